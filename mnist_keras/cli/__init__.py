@@ -1,0 +1,73 @@
+"""The command line: each command parses, sets the backend, calls the library and prints."""
+
+import signal
+import sys
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from mnist_keras.cli.data import data
+from mnist_keras.cli.list import list_experiments
+from mnist_keras.cli.run import run
+
+
+class _Refusal(click.ClickException):
+    """An error of the library as one line and an exit code."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def _exit_code(error: Exception) -> int | None:
+    """Return the documented exit code of an error of the library."""
+    from mnist_keras.backends import BackendError
+    from mnist_keras.experiment import ExperimentError
+    from mnist_keras.images import DataError
+    from mnist_keras.records import RecordError
+
+    codes = {ExperimentError: 2, RecordError: 2, DataError: 3, BackendError: 4}
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), None)
+
+
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\nStopped by Ctrl-C.", err=True)
+            ctx.exit(130)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            code = _exit_code(error)
+            if code is None:
+                raise
+            raise _Refusal(str(error), code) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mnist-keras")
+def cli() -> None:
+    """Reproduce and check a small-data MNIST report on JAX, TensorFlow or PyTorch.
+
+    Exit codes: 0 done, 1 unexpected, 2 usage, 3 data refused, 4 backend missing or
+    unusable, 6 finished but some runs diverged, 130 Ctrl-C, 143 SIGTERM.
+    """
+
+
+cli.add_command(run)
+cli.add_command(data)
+cli.add_command(list_experiments)
+
+
+def main() -> None:
+    """Run the program."""
+    signal.signal(signal.SIGTERM, _terminate)
+    cli(prog_name="mnist-keras")
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    click.echo("Stopped by SIGTERM.", err=True)
+    sys.exit(128 + number)

@@ -1,0 +1,44 @@
+"""`mnist-keras data`: write a source as class-per-folder PNGs."""
+
+from pathlib import Path
+
+import click
+
+from mnist_keras.cli.options import backend_option, idx_option, per_class_option, use_backend
+
+
+@click.command()
+@click.argument("source", type=click.Choice(["mnist", "fashion_mnist", "digits"]))
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+@idx_option
+@per_class_option
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws.")
+@click.option(
+    "--channels",
+    type=click.Choice(["1", "3"]),
+    default="1",
+    show_default=True,
+    help="Grey PNGs, or the same values in three channels.",
+)
+@backend_option
+def data(
+    source: str,
+    directory: Path,
+    idx: Path | None,
+    per_class: int,
+    seed: int,
+    channels: str,
+    backend: str | None,
+) -> None:
+    """Write SOURCE below DIRECTORY: train-50/0…9, drawn with --seed, and heldout/0…9, the rest.
+
+    mnist and fashion_mnist come from --idx or through Keras (its cache, else a download);
+    digits are scikit-learn's 1,797 scans and need no network.
+    """
+    from mnist_keras import sources
+
+    if source != "digits" and idx is None:
+        use_backend(backend)
+    images = sources.load(source, idx, int(channels))
+    train, heldout = sources.write_folders(images, directory, per_class, seed)
+    click.echo(f"{images.name}: wrote {train} and {heldout}")

@@ -1,0 +1,33 @@
+"""The options that several commands share."""
+
+from pathlib import Path
+
+import click
+
+backend_option = click.option(
+    "--backend",
+    metavar="NAME",
+    help="jax, tensorflow or torch. Default: KERAS_BACKEND, else the first installed.",
+)
+idx_option = click.option(
+    "--idx",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder with the original IDX files (train and/or t10k, gzipped or not).",
+)
+per_class_option = click.option(
+    "--per-class",
+    type=click.IntRange(min=2),
+    default=50,
+    show_default=True,
+    help="Images drawn from each class.",
+)
+
+
+def use_backend(name: str | None) -> None:
+    """Choose, check and import the backend, and say which it is and why."""
+    from mnist_keras import backends
+
+    backend = backends.choose(name)
+    backends.use(backend)
+    click.echo(f"Backend: {backend.name} {backend.version} ({backend.chosen_by})", err=True)

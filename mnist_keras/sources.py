@@ -1,0 +1,253 @@
+"""Where digits come from: MNIST and Fashion-MNIST (Keras's download or IDX files), scikit-learn's."""
+
+import contextlib
+import gzip
+import math
+import os
+import shutil
+import socket
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mnist_keras.images import DataError, LabeledImages, label
+from mnist_keras.seeds import generator
+
+SOURCES = ("mnist", "fashion_mnist", "digits")
+# The files of LeCun's page, by part: images, labels, and how many.
+IDX_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "t10k": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+_DIGITS = tuple("0123456789")
+_DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
+
+
+def load(source: str, idx: Path | None = None, channels: int = 1) -> LabeledImages:
+    """Return all images of a source.
+
+    Args:
+        source: `"mnist"`, `"fashion_mnist"` or `"digits"`.
+        idx: Folder with the original IDX files of MNIST or Fashion-MNIST. `None` takes
+            Keras's download, or its copy in Keras's cache.
+        channels: 1 for grey images, 3 for the same value in three channels.
+
+    Returns:
+        `LabeledImages` of shape `(n, 28, 28, channels)`.
+
+    Raises:
+        DataError: If the files are missing or damaged, or the download fails.
+    """
+    if source not in SOURCES:
+        raise DataError(f"unknown source {source!r}. Choose one of {', '.join(SOURCES)}")
+    if source == "digits":
+        if idx is not None:
+            raise DataError("the source 'digits' is embedded and reads no IDX files")
+        name, images, labels = _sklearn_digits()
+    elif idx is not None:
+        name, images, labels = _idx_folder(source, idx)
+    else:
+        name, images, labels = _keras_download(source)
+    images = np.repeat(images[..., np.newaxis], channels, axis=-1)
+    return label(name, images, labels, _DIGITS)
+
+
+def draw(images: LabeledImages, per_class: int, seed: int) -> tuple[LabeledImages, LabeledImages]:
+    """Draw `per_class` images of each class.
+
+    Returns:
+        The images drawn, and the rest: the held-out images.
+
+    Raises:
+        DataError: If a class has fewer than `per_class` images.
+    """
+    order = generator(seed, "draw").permutation(len(images))
+    drawn = np.zeros(len(images), dtype=bool)
+    for index, class_name in enumerate(images.class_names):
+        members = order[images.labels[order] == index]
+        if len(members) < per_class:
+            raise DataError(
+                f"{images.name}: class {class_name!r} has {len(members)} images, "
+                f"fewer than the {per_class} to draw"
+            )
+        drawn[members[:per_class]] = True
+    return images.take(np.flatnonzero(drawn)), images.take(np.flatnonzero(~drawn))
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Return the array of an IDX file, gzipped or not.
+
+    The format is a big-endian header (two zero bytes, the type `0x08` for unsigned bytes,
+    the number of dimensions, then each dimension as a 32-bit integer) and the bytes.
+
+    Raises:
+        DataError: If the file cannot be read, or header and content disagree.
+    """
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        raise DataError(f"{path}: not an IDX file of bytes (it starts with {content[:4].hex(' ')})")
+    rank = content[3]
+    header = 4 + 4 * rank
+    if len(content) < header:
+        raise DataError(f"{path}: the IDX header is cut short")
+    shape = tuple(int(n) for n in np.frombuffer(content, ">u4", rank, offset=4))
+    if len(content) - header != math.prod(shape):
+        raise DataError(
+            f"{path}: the IDX header promises {'×'.join(map(str, shape))} = {math.prod(shape)} "
+            f"bytes, the file holds {len(content) - header}"
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _idx_folder(source: str, folder: Path) -> tuple[str, np.ndarray, np.ndarray]:
+    """Read the train and t10k parts that lie in `folder`, train first."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of IDX files")
+    found = []
+    for part, names in IDX_FILES.items():
+        files = [_idx_file(folder, name) for name in names]
+        if not any(files):
+            continue
+        for name, file in zip(names, files, strict=True):
+            if file is None:
+                raise DataError(f"{folder}: {name} is missing beside its partner")
+        images, labels = (read_idx(file) for file in files if file)
+        if images.ndim != 3 or images.shape[1:] != (28, 28):
+            raise DataError(f"{files[0]}: expected n×28×28 images. Received: {images.shape}")
+        if labels.shape != images.shape[:1]:
+            raise DataError(f"{files[1]}: {labels.shape} labels for {len(images)} images")
+        if len(labels) and labels.max() > 9:
+            raise DataError(f"{files[1]}: label {labels.max()} is not a digit")
+        found.append((part, images, labels))
+    if not found:
+        expected = " or ".join(names[0] for names in IDX_FILES.values())
+        raise DataError(f"{folder}: no IDX files ({expected}, gzipped or not)")
+    title = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}[source]
+    return (
+        f"{title} {' + '.join(part for part, _, _ in found)}",
+        np.concatenate([images for _, images, _ in found]),
+        np.concatenate([labels for _, _, labels in found]),
+    )
+
+
+def _idx_file(folder: Path, name: str) -> Path | None:
+    """Return the file of that name: as published, with a dot for the last dash's, or gzipped."""
+    dotted = name.replace("-idx", ".idx")
+    for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
+        if (folder / candidate).is_file():
+            return folder / candidate
+    return None
+
+
+def _keras_download(source: str) -> tuple[str, np.ndarray, np.ndarray]:
+    """Take MNIST or Fashion-MNIST from Keras: its cache, or a download that it checks."""
+    import keras
+
+    module = getattr(keras.datasets, source)
+    try:
+        # Keras prints its progress bar on stdout, which belongs to results.
+        with contextlib.redirect_stdout(sys.stderr), _socket_timeout(_DOWNLOAD_TIMEOUT):
+            (x_train, y_train), (x_test, y_test) = module.load_data()
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise DataError(f"keras.datasets.{source} cannot be had: {reason}") from error
+    images, labels = np.concatenate([x_train, x_test]), np.concatenate([y_train, y_test])
+    if images.shape != (70_000, 28, 28) or labels.shape != (70_000,):
+        raise DataError(
+            f"keras.datasets.{source}: expected 70,000 images of 28×28. "
+            f"Received: images of shape {images.shape}, labels of shape {labels.shape}"
+        )
+    return {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}[source], images, labels
+
+
+@contextlib.contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """Bound every wait for the network, which Keras leaves unbounded."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _sklearn_digits() -> tuple[str, np.ndarray, np.ndarray]:
+    """Return scikit-learn's 1,797 scans, enlarged from 8×8 with values 0…16 to MNIST's format.
+
+    As in MNIST, the digit fills a 20×20 box in the middle of 28×28 pixels.
+    """
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    scans = load_digits()
+    images = np.zeros((len(scans.images), 28, 28), np.uint8)
+    for image, scan in zip(images, scans.images, strict=True):
+        grey = Image.fromarray(np.rint(scan * (255 / 16)).astype(np.uint8))
+        image[4:24, 4:24] = np.asarray(grey.resize((20, 20), Image.Resampling.BILINEAR))
+    return "digits (scikit-learn)", images, scans.target
+
+
+def default(idx: Path | None, channels: int) -> tuple[LabeledImages, str | None]:
+    """Return MNIST where it can be had, otherwise the embedded digits and the reason why.
+
+    Args:
+        idx: Folder with MNIST's IDX files; `None` asks the environment variable
+            `MNIST_KERAS_IDX`, then Keras. A folder that is named must hold MNIST.
+        channels: As for `load`.
+    """
+    if idx is None and (folder := os.environ.get("MNIST_KERAS_IDX")):
+        idx = Path(folder)
+    if idx is not None:
+        return load("mnist", idx, channels), None
+    try:
+        return load("mnist", None, channels), None
+    except DataError as error:
+        return load("digits", None, channels), str(error)
+
+
+def write_folders(
+    images: LabeledImages, directory: Path, per_class: int, seed: int
+) -> tuple[Path, Path]:
+    """Write class-per-folder PNGs: `train-50/0…9`, drawn with `seed`, and `heldout/0…9`.
+
+    Returns:
+        The two folders, which appear only when they are whole.
+
+    Raises:
+        DataError: If one of them exists, or `directory` cannot be written.
+    """
+    parts = dict(
+        zip((f"train-{per_class}", "heldout"), draw(images, per_class, seed), strict=True)
+    )
+    for folder in parts:
+        if (directory / folder).exists():
+            raise DataError(f"{directory / folder}: exists already; nothing was written")
+    unfinished = directory / f".unfinished-{os.getpid()}"
+    try:
+        for folder, part in parts.items():
+            _write_pngs(part, unfinished)
+            unfinished.rename(directory / folder)
+    except OSError as error:
+        raise DataError(f"{directory}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    train, heldout = (directory / folder for folder in parts)
+    return train, heldout
+
+
+def _write_pngs(images: LabeledImages, folder: Path) -> None:
+    from PIL import Image
+
+    for class_name in images.class_names:
+        (folder / class_name).mkdir(parents=True)
+    for number, (image, index) in enumerate(zip(images.images, images.labels, strict=True)):
+        path = folder / images.class_names[index] / f"{number:05d}.png"
+        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(path)
