@@ -11,7 +11,7 @@ from mnist_keras import registration
 
 _PUBLIC = {
     "Adam": "optimizers",
-    "Batches": "datasets",
+    "Batches": "batches",
     "FanInUniform": "portable",
     "FocalLoss": "losses",
     "RAdam": "optimizers",

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mnist_keras.tables import Results, Row
+from mnist_keras.rows import Results, Row, distinct_curves
 
-# Okabe and Ito's colours, told apart by colour-blind readers; markers tell them apart in grey.
+# Okabe and Ito's colours, told apart by colour-blind readers; the markers tell them apart in grey.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
 
@@ -17,7 +17,7 @@ _MARKERS = "osD^vPX"
 def loss_figure(results: Results) -> bytes:
     """Return a PNG of the training loss by epoch, one panel for each experiment.
 
-    Measured curves are solid, the mean over seeds in a band from the smallest to the largest;
+    Measured curves are solid, the mean over seeds in a band from the least to the greatest;
     reported curves are dashed.
     """
     count = len(results.tables)
@@ -25,15 +25,15 @@ def loss_figure(results: Results) -> bytes:
     lines = -(-count // columns)
     figure = Figure(figsize=(6.4 * columns, 4.2 * lines + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(lines, columns, squeeze=False).flat
+    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes, (experiment, rows) in zip(panels, results.tables, strict=False):
-        _draw_panel(axes, rows)
-        axes.set_title(f"{experiment.title}", fontsize=11)
-    for axes in list(panels)[count:]:
+        _draw_curves(axes, distinct_curves(rows))
+        axes.set_title(experiment.title, fontsize=11)
+    for axes in panels[count:]:
         axes.set_axis_off()
     figure.suptitle(
-        f"Training loss: measured (solid, band over seeds) and reported (dashed)\n"
-        f"{results.data}, {results.versions['backend']}. {results.note}".strip(),
+        "Training loss: measured (solid, band over seeds) and reported (dashed)\n"
+        f"{results.data}, {results.versions['backend']}",
         fontsize=10,
     )
     file = io.BytesIO()
@@ -41,21 +41,37 @@ def loss_figure(results: Results) -> bytes:
     return file.getvalue()
 
 
-def _draw_panel(axes: Axes, rows: Sequence[Row]) -> None:
+def _draw_curves(axes: Axes, rows: Sequence[Row]) -> None:
     for number, row in enumerate(rows):
-        style = {
-            "color": _COLOURS[number % len(_COLOURS)],
-            "marker": _MARKERS[number % len(_MARKERS)],
-            "markersize": 4,
-        }
-        epochs = range(1, len(row.mean_loss) + 1)
+        colour = _COLOURS[number % len(_COLOURS)]
+        marker = _MARKERS[number % len(_MARKERS)]
+
+        def draw(
+            curve: Sequence[float],
+            line: str,
+            label: str,
+            colour: str = colour,
+            marker: str = marker,
+        ) -> None:
+            every = max(1, len(curve) // 10)
+            axes.plot(
+                range(1, len(curve) + 1),
+                curve,
+                linestyle=line,
+                color=colour,
+                marker=marker,
+                markersize=4,
+                markevery=every,
+                label=label,
+            )
+
         if row.loss:
-            axes.plot(epochs, row.mean_loss, label=row.arm.name, **style)
-            low, high = zip(*((min(v), max(v)) for v in zip(*row.loss, strict=True)), strict=True)
-            axes.fill_between(epochs, low, high, color=style["color"], alpha=0.15, linewidth=0)
-        if reported := row.arm.reported_loss:
-            label = f"{row.arm.name}, reported"
-            axes.plot(range(1, len(reported) + 1), reported, "--", label=label, **style)
+            draw(row.mean_loss, "-", row.arm.name)
+            low, high = (list(map(f, zip(*row.loss, strict=True))) for f in (min, max))
+            epochs = range(1, len(low) + 1)
+            axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+        if row.arm.reported_loss:
+            draw(row.arm.reported_loss, "--", f"{row.arm.name}, reported")
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss")
     axes.set_ylim(bottom=0)

@@ -1,6 +1,7 @@
 """Read a class-per-folder directory into arrays, or say what is wrong with every file of it."""
 
 import io
+import math
 import os
 import re
 import stat
@@ -22,6 +23,7 @@ _MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
 CHANNELS = {"grayscale": 1, "rgb": 3, "rgba": 4}
 # Declared pixels beyond which a file is refused before it is decoded.
 _MAX_PIXELS = 50_000_000
+_TOO_LARGE = f"declares more than {_MAX_PIXELS:,} pixels"
 # Beside the class folders, this one holds images that are not trained on.
 _HELDOUT = "heldout"
 
@@ -214,12 +216,13 @@ def _open(content: bytes) -> Image.Image:
         return Image.open(io.BytesIO(content), formats=_FORMATS)
     except UnidentifiedImageError:
         raise DataError("not a BMP, GIF, JPEG or PNG image") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise DataError(_TOO_LARGE) from None
 
 
 def _check_header(image: Image.Image) -> None:
-    width, height = image.size
-    if width * height > _MAX_PIXELS:
-        raise DataError(f"declares {width}×{height} pixels, more than {_MAX_PIXELS:,}")
+    if math.prod(image.size) > _MAX_PIXELS:
+        raise DataError(_TOO_LARGE)
     if getattr(image, "n_frames", 1) > 1:
         raise DataError(f"animated: {getattr(image, 'n_frames', 1)} frames")
 

@@ -6,9 +6,13 @@ import keras
 from keras import ops
 
 
-def _bias_correction(beta, t):
-    """Return 1 − βᵗ. The plain difference loses four digits in float32 for t = 1, β = 0.999."""
-    return -ops.expm1(t * math.log(beta))
+def _bias_corrections(optimizer, dtype):
+    """Return t, 1 − β₁ᵗ and 1 − β₂ᵗ of the coming step, in `float32` or the wider `dtype`.
+
+    Through expm1: in float32 the plain difference loses four digits at t = 1, β = 0.999.
+    """
+    t = ops.cast(optimizer.iterations + 1, keras.backend.result_type(dtype, "float32"))
+    return t, *(-ops.expm1(t * math.log(beta)) for beta in (optimizer.beta_1, optimizer.beta_2))
 
 
 @keras.saving.register_keras_serializable(package="mnist_keras")
@@ -39,19 +43,20 @@ class Adam(keras.optimizers.Adam):
 
     def update_step(self, gradient, variable, learning_rate):
         """Update `variable` and the moments of its gradient."""
-        lr = ops.cast(learning_rate, variable.dtype)
-        gradient = ops.cast(gradient, variable.dtype)
+        dtype = variable.dtype
+        gradient = ops.cast(gradient, dtype)
         m = self._momentums[self._get_variable_index(variable)]
         v = self._velocities[self._get_variable_index(variable)]
-
         self.assign_add(m, (gradient - m) * (1 - self.beta_1))
         self.assign_add(v, (ops.square(gradient) - v) * (1 - self.beta_2))
+
         # With scalars gathered, so that there is one division of whole tensors:
         # m̂ / (√v̂ + ε) = m · (√c₂ / c₁) / (√v + ε √c₂),  c₁ = 1 − β₁ᵗ,  c₂ = 1 − β₂ᵗ
-        t = ops.cast(self.iterations + 1, variable.dtype)
-        c1 = _bias_correction(self.beta_1, t)
-        root_c2 = ops.sqrt(_bias_correction(self.beta_2, t))
-        self.assign_sub(variable, m * (lr * root_c2 / c1) / (ops.sqrt(v) + self.epsilon * root_c2))
+        _, c1, c2 = _bias_corrections(self, dtype)
+        root_c2 = ops.sqrt(c2)
+        step = ops.cast(ops.cast(learning_rate, c1.dtype) * root_c2 / c1, dtype)
+        epsilon = ops.cast(self.epsilon * root_c2, dtype)
+        self.assign_sub(variable, m * step / (ops.sqrt(v) + epsilon))
 
 
 @keras.saving.register_keras_serializable(package="mnist_keras")
@@ -100,26 +105,25 @@ class RAdam(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         """Update `variable` and the moments of its gradient."""
-        lr = ops.cast(learning_rate, variable.dtype)
-        gradient = ops.cast(gradient, variable.dtype)
+        dtype = variable.dtype
+        gradient = ops.cast(gradient, dtype)
         m = self._momentums[self._get_variable_index(variable)]
         v = self._velocities[self._get_variable_index(variable)]
         self.assign_add(m, (gradient - m) * (1 - self.beta_1))
         self.assign_add(v, (ops.square(gradient) - v) * (1 - self.beta_2))
 
-        # The scalars stay in float32: 16-bit types cannot hold β₂ᵗ.
-        t = ops.cast(self.iterations + 1, "float32")
-        c1, c2 = _bias_correction(self.beta_1, t), _bias_correction(self.beta_2, t)
+        t, c1, c2 = _bias_corrections(self, dtype)
         rho_inf = 2 / (1 - self.beta_2) - 1
         rho = rho_inf - 2 * t * (1 - c2) / c2
         tractable = rho > 5
         safe = ops.where(tractable, rho, 6.0)  # keeps the root real in the branch not taken
-        r = ops.sqrt(
-            (safe - 4) * (safe - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * safe)
+        top = (safe - 4) * (safe - 2) * rho_inf
+        bottom = (rho_inf - 4) * (rho_inf - 2) * safe
+        rectified = ops.cast(ops.sqrt(top / bottom * c2), dtype) / (ops.sqrt(v) + self.epsilon)
+        direction = m * ops.where(tractable, rectified, 1.0)
+        self.assign_sub(
+            variable, direction * ops.cast(ops.cast(learning_rate, c1.dtype) / c1, dtype)
         )
-        adapted = ops.cast(r * ops.sqrt(c2), variable.dtype) / (ops.sqrt(v) + self.epsilon)
-        direction = m * ops.where(tractable, adapted, 1.0)
-        self.assign_sub(variable, direction * (lr / ops.cast(c1, variable.dtype)))
 
     def get_config(self):
         """Return the arguments that make an equal optimizer."""

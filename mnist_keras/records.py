@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mnist_keras.experiment import Run, Settings, fingerprint
+from mnist_keras.runs import Run, Settings, fingerprint
 
 _FORMAT = 1
 
@@ -156,9 +156,7 @@ def _from_json(body: Mapping[str, Any]) -> Record:
     }
     data = body["data"]
     return Record(
-        run=Run(
-            settings=Settings(**body["settings"]), seed=body["seed"], scored_at=tuple(scores)
-        ),
+        run=Run(settings=Settings(**body["settings"]), seed=body["seed"], scored_at=tuple(scores)),
         data_name=data["name"],
         data_fingerprint=data["fingerprint"],
         class_names=tuple(data["class_names"]),

@@ -1,4 +1,4 @@
-"""One NumPy generator for each (seed, purpose): every random number of a run that is not dropout."""
+"""One NumPy generator for each (seed, purpose): all random numbers but dropout."""
 
 import hashlib
 

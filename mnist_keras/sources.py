@@ -1,4 +1,4 @@
-"""Where digits come from: MNIST and Fashion-MNIST (Keras's download or IDX files), scikit-learn's."""
+"""Where digits come from: MNIST, Fashion-MNIST (Keras or IDX files), scikit-learn."""
 
 import contextlib
 import gzip
@@ -224,9 +224,7 @@ def write_folders(
     Raises:
         DataError: If one of them exists, or `directory` cannot be written.
     """
-    parts = dict(
-        zip((f"train-{per_class}", "heldout"), draw(images, per_class, seed), strict=True)
-    )
+    parts = dict(zip((f"train-{per_class}", "heldout"), draw(images, per_class, seed), strict=True))
     for folder in parts:
         if (directory / folder).exists():
             raise DataError(f"{directory / folder}: exists already; nothing was written")

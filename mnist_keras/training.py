@@ -9,12 +9,13 @@ import keras
 import numpy as np
 
 from mnist_keras import models
-from mnist_keras.datasets import Batches, split_indices
-from mnist_keras.experiment import Run, Settings
+from mnist_keras.batches import Batches
+from mnist_keras.datasets import split_indices
 from mnist_keras.images import LabeledImages
 from mnist_keras.losses import FocalLoss
 from mnist_keras.optimizers import Adam, RAdam
 from mnist_keras.records import Record, Score
+from mnist_keras.runs import Run, Settings
 
 # Images classified at once: large enough that reading the CNN's 84 MB of weights costs little.
 _SCORING_BATCH = 500
@@ -89,7 +90,7 @@ def train(
         seed=run.seed,
     )
     _restart(model, run)
-    watch = _Watch(on_epoch)
+    watch = _Watch(batches, on_epoch)
     scores = {}
     for start, end in pairwise((0, *run.scored_at)):
         # Keras would shuffle the order of the batches once more, with Python's generator.
@@ -147,10 +148,14 @@ def _restart(model: keras.Model, run: Run) -> None:
 
 
 class _Watch(keras.callbacks.Callback):
-    """Notes every epoch's loss, accuracy and seconds; stops when the loss is not finite."""
+    """Keeps the batches to Keras's count of epochs, notes each epoch's numbers, stops at NaN.
 
-    def __init__(self, on_epoch: Callable[[int, float], None] | None):
+    Without it, each `fit` would skip one order: Keras ends an epoch that it never began.
+    """
+
+    def __init__(self, batches: Batches, on_epoch: Callable[[int, float], None] | None):
         super().__init__()
+        self.batches = batches
         self.on_epoch = on_epoch
         self.loss: list[float] = []
         self.accuracy: list[float] = []
@@ -158,6 +163,7 @@ class _Watch(keras.callbacks.Callback):
         self.diverged = False
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.batches.set_epoch(epoch)
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):

@@ -12,20 +12,12 @@ from mnist_keras.cli.list import list_experiments
 from mnist_keras.cli.run import run
 
 
-class _Refusal(click.ClickException):
-    """An error of the library as one line and an exit code."""
-
-    def __init__(self, message: str, exit_code: int):
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
 def _exit_code(error: Exception) -> int | None:
     """Return the documented exit code of an error of the library."""
     from mnist_keras.backends import BackendError
-    from mnist_keras.experiment import ExperimentError
     from mnist_keras.images import DataError
     from mnist_keras.records import RecordError
+    from mnist_keras.runs import ExperimentError
 
     codes = {ExperimentError: 2, RecordError: 2, DataError: 3, BackendError: 4}
     return next((code for kind, code in codes.items() if isinstance(error, kind)), None)
@@ -44,7 +36,9 @@ class _Commands(click.Group):
             code = _exit_code(error)
             if code is None:
                 raise
-            raise _Refusal(str(error), code) from error
+            refusal = click.ClickException(str(error))
+            setattr(refusal, "exit_code", code)  # noqa: B010 (click declares it for the class)
+            raise refusal from error
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

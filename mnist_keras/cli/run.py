@@ -12,9 +12,9 @@ import click
 from mnist_keras.cli.options import backend_option, idx_option, per_class_option, use_backend
 
 if TYPE_CHECKING:
-    from mnist_keras.experiment import Experiment, Run
-    from mnist_keras.images import LabeledImages
+    from mnist_keras.experiment import Experiment
     from mnist_keras.records import Record
+    from mnist_keras.runs import Run
     from mnist_keras.training import Data
 
 # Measured on two cores with 400 images; only the plan and the time left use them.
@@ -70,12 +70,13 @@ def run(
     the report's four tables are run. MNIST comes from --idx, the environment variable
     MNIST_KERAS_IDX, Keras's cache or a download; without any of them the embedded digits are used.
     """
-    from mnist_keras.experiment import find, plan
+    from mnist_keras.experiment import find
+    from mnist_keras.runs import plan
 
     if directory and (source or idx):
-        raise click.UsageError("--data takes the images from a folder; leave out --source and --idx")
+        raise click.UsageError("--data reads a folder; leave out --source and --idx")
     found = find(experiments)
-    runs = plan(found, range(seeds))
+    runs = plan([arm.settings for e in found for arm in e.arms], range(seeds))
     if dry_run:
         _show_plan(found, runs)
         return
@@ -97,7 +98,7 @@ def _show_plan(experiments: "Sequence[Experiment]", runs: "Sequence[Run]") -> No
     seeds = 1 + max(run.seed for run in runs)
     click.echo(f"{len(arms)} arms, {len(runs)} runs, seeds 0…{seeds - 1}")
     for run in runs:
-        covered = ", ".join(arm.name for arm in arms if run.covers(arm))
+        covered = ", ".join(arm.name for arm in arms if run.covers(arm.settings))
         s = run.settings
         click.echo(
             f"  seed {run.seed}  {s.model} {s.activation} {s.loss} {s.optimizer} "
@@ -142,9 +143,7 @@ def _data(
     return lambda seed: Data(*sources.draw(images, per_class, seed)), note
 
 
-def _train(
-    runs: "Sequence[Run]", data_of: "Callable[[int], Data]", output: Path
-) -> "list[Record]":
+def _train(runs: "Sequence[Run]", data_of: "Callable[[int], Data]", output: Path) -> "list[Record]":
     """Train the runs, writing each record as soon as it is there; one model serves all seeds."""
     import keras
 
@@ -200,10 +199,10 @@ def _progress(runs: "Sequence[Run]") -> "Iterator[Callable[[Run], Callable[[int,
 def _write_tables(
     experiments: "Sequence[Experiment]", done: "Sequence[Record]", note: str, output: Path
 ) -> None:
-    from mnist_keras import backends, figures, records, tables
+    from mnist_keras import backends, exports, figures, records, rows, tables
 
-    results = tables.Results(
-        tables=[(e, [tables.row(arm, done) for arm in e.arms]) for e in experiments],
+    results = rows.Results(
+        tables=[(e, [rows.row(arm, done) for arm in e.arms]) for e in experiments],
         data=done[0].data_name,
         versions=backends.versions(),
         note=note,
@@ -211,9 +210,9 @@ def _write_tables(
     text = tables.markdown(results)
     for name, content in {
         "tables.md": text.encode(),
-        "tables.csv": tables.csv_text(results).encode(),
+        "tables.csv": exports.csv_text(results).encode(),
         "tables.tex": tables.latex(results).encode(),
-        "tables.json": tables.json_text(results).encode(),
+        "tables.json": exports.json_text(results).encode(),
         "loss.png": figures.loss_figure(results),
     }.items():
         records.write(output / name, content)

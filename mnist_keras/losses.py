@@ -1,0 +1,368 @@
+"""Focal loss for softmax classifiers, right at every margin, gamma and dtype."""
+
+import operator
+
+import keras
+import numpy as np
+from keras import ops
+
+# Stands for a logit of -inf, yet 0 times it is 0.
+LOWEST_LOGIT = -1e30
+# The gradient 1 / p of a probability at this floor leaves float32 room for alpha and weights.
+LEAST_PROBABILITY = 1e-30
+
+
+@keras.saving.register_keras_serializable(package="mnist_keras")
+class FocalLoss(keras.losses.Loss):
+    """Cross entropy that pays less attention to the rows a classifier already gets right.
+
+    ```
+    loss = alpha_t * (1 - p_t)**gamma * -log(p_t)
+    ```
+
+    where `t` is the true class and `p_t` its softmax probability. Soft labels `y` give
+    `sum_c y_c * alpha_c * (1 - p_c)**gamma * -log(p_c)`. Nothing is clipped: a confidently
+    wrong row keeps its gradient, and an easy row gives no NaN, whatever `gamma`.
+
+    Pass logits, or keep the last layer in float32: a float16 softmax loses the small
+    probabilities before any loss sees them. Log-probabilities count as logits.
+
+    Args:
+        gamma: Focusing parameter: a number >= 0, or a sequence with one per true class.
+            `0` is cross entropy. Defaults to `2.0`.
+        alpha: Balancing factor: a number scales the whole loss, a sequence holds the weight
+            of each true class. Defaults to `1.0`.
+        from_logits: Whether `y_pred` holds logits, not probabilities. Defaults to `False`.
+        label_smoothing: Float in [0, 1], the share of each label that is spread evenly over
+            all classes. Defaults to `0.0`.
+        ignore_class: Integer label of the rows to leave out, also of the mean. Needs integer
+            labels. Defaults to `None`.
+        axis: The class axis of `y_pred`. Defaults to `-1`.
+        reduction, name: See `keras.losses.Loss`.
+        dtype: The dtype of the computations; 16-bit types are promoted to float32. Defaults
+            to `keras.config.floatx()`.
+
+    Call arguments:
+        y_true: Integer labels (of any dtype), shaped like `y_pred` without its class axis or
+            with size 1 there; or one-hot or soft labels, shaped like `y_pred`. A label that
+            names no class makes the loss of its row NaN.
+        y_pred: Logits or probabilities of at least two classes, e.g. `(batch, classes)`.
+        sample_weight: Optional, as for any Keras loss.
+
+    Example:
+
+    >>> loss = FocalLoss(gamma=2.0, from_logits=True)
+    >>> round(float(loss([0, 1], [[2.0, 1.0, 0.0], [0.0, 3.0, 1.0]])), 4)
+    0.0249
+
+    Reference: [Lin et al., 2017](https://arxiv.org/abs/1708.02002)
+    """
+
+    def __init__(
+        self,
+        gamma=2.0,
+        alpha=1.0,
+        from_logits=False,
+        label_smoothing=0.0,
+        ignore_class=None,
+        axis=-1,
+        reduction="sum_over_batch_size",
+        name="focal_loss",
+        dtype=None,
+    ):
+        policy = keras.dtype_policies.get(dtype or keras.config.floatx())
+        compute_dtype = "float64" if policy.compute_dtype == "float64" else "float32"
+        super().__init__(name=name, reduction=reduction, dtype=compute_dtype)
+        self.gamma = _per_class("gamma", gamma)
+        self.alpha = _per_class("alpha", 1.0 if alpha is None else alpha)
+        if not np.any(self.alpha):
+            raise ValueError(f"`alpha` must not be 0 for every class. Received: alpha={alpha}")
+        self.from_logits = bool(from_logits)
+        self.label_smoothing = _share("label_smoothing", label_smoothing)
+        self.ignore_class = None if ignore_class is None else _int("ignore_class", ignore_class)
+        self.axis = _int("axis", axis)
+        self._given_dtype = dtype and policy.name
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        y_true = ops.convert_to_tensor(y_true, self.dtype)
+        if not ops.is_tensor(y_pred):  # A tensor may carry a mask, which Keras looks for.
+            y_pred = ops.convert_to_tensor(y_pred, self.dtype)
+        if self.ignore_class is not None:
+            sample_weight = self._weights_of_kept(y_true, y_pred, sample_weight)
+        return super().__call__(y_true, y_pred, sample_weight)
+
+    def _weights_of_kept(self, y_true, y_pred, sample_weight):
+        """Return sample weights that are 0 for ignored rows and keep the mean over the rest."""
+        labels, _ = _class_axis_last(y_true, y_pred, self.axis)
+        kept = ops.cast(ops.not_equal(labels[..., 0], self.ignore_class), self.dtype)
+        weights = _Weights(reduction=None, dtype=self.dtype)(kept, y_pred, sample_weight)
+        if self.reduction in ("sum_over_batch_size", "mean"):
+            count = _Weights(reduction="sum", dtype=self.dtype)
+            # Keras will divide by the number of all rows that are not masked.
+            weights *= ops.divide_no_nan(count(ops.ones_like(kept), y_pred), count(kept, y_pred))
+        return weights
+
+    def call(self, y_true, y_pred):
+        y_true, y_pred = _class_axis_last(y_true, y_pred, self.axis)
+        self._check_classes(y_true, y_pred)
+        if y_true.shape[-1] == 1:
+            loss = self._integer_label_loss(y_true, y_pred)
+        else:
+            # TensorFlow may not know the shape of labels before it runs: nothing may broadcast.
+            y_true = ops.reshape(y_true, ops.shape(y_pred))
+            loss = self._soft_label_loss(y_true, y_pred)
+        return ops.squeeze(loss, -1)
+
+    def _integer_label_loss(self, y_true, y_pred):
+        num_classes = ops.shape(y_pred)[-1]
+        label = ops.clip(ops.cast(y_true, "int32"), 0, num_classes - 1)
+        # NaN where the label names no class: a compiled step cannot raise.
+        is_label = ops.cast(label, y_true.dtype) == y_true
+        weight = ops.cast(ops.where(is_label, 1.0, float("nan")), y_pred.dtype)
+        if self.ignore_class is not None:
+            ignored = y_true == self.ignore_class
+            weight = ops.where(ignored, 0.0, weight)
+            y_pred = ops.where(ignored, 0.0, y_pred)
+        if self.label_smoothing:
+            one_hot = ops.one_hot(ops.squeeze(label, -1), num_classes, dtype=y_pred.dtype)
+            return weight * self._soft_label_loss(one_hot, y_pred)
+        log_odds, *_ = _split(label, y_pred, self.from_logits)
+        gamma, alpha = (_at(label, values, y_pred.dtype) for values in (self.gamma, self.alpha))
+        return weight * alpha * _focused(log_odds, gamma)
+
+    def _soft_label_loss(self, y_true, y_pred):
+        if self.label_smoothing:
+            num_classes = ops.shape(y_pred)[-1]
+            y_true = (1 - self.label_smoothing) * y_true + self.label_smoothing / num_classes
+        if self.from_logits:
+            y_pred = ops.clip(y_pred, LOWEST_LOGIT, -LOWEST_LOGIT)
+        weight = y_true * _tensor(self.alpha, y_pred.dtype)
+
+        # Only the class with the largest p can have p > 1/2, where 1 - p cancels.
+        top = ops.argmax(y_pred, axis=-1, keepdims=True)
+        log_odds, log_top, log_others, others = _split(top, y_pred, self.from_logits)
+        top_loss = _focused(log_odds, _at(top, self.gamma, y_pred.dtype))
+        top_weight = ops.take_along_axis(weight, top, axis=-1)
+
+        log_total = log_top + ops.softplus(log_odds)
+        loss = log_total - log_others
+        if self.gamma != 0:
+            loss *= (1 - others * ops.exp(-log_total)) ** _tensor(self.gamma, y_pred.dtype)
+        weight = ops.where(_is_class(top, y_pred), 0.0, weight)
+        return top_weight * top_loss + ops.sum(weight * loss, axis=-1, keepdims=True)
+
+    def _check_classes(self, y_true, y_pred):
+        """Raise unless labels and options fit the last axis of `y_pred`, the classes."""
+        num_classes = y_pred.shape[-1]
+        for name, values in (("gamma", self.gamma), ("alpha", self.alpha)):
+            if isinstance(values, list) and num_classes not in (None, len(values)):
+                raise ValueError(
+                    f"`{name}` must be one number or one for each of the {num_classes} classes on "
+                    f"axis {self.axis}. Received: {name} with {len(values)} numbers, "
+                    f"{_shapes(y_true, y_pred)}"
+                )
+        if self.ignore_class is not None and y_true.shape[-1] != 1:
+            raise ValueError(
+                "`ignore_class` needs integer labels. "
+                f"Received: ignore_class={self.ignore_class}, {_shapes(y_true, y_pred)}"
+            )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "gamma": self.gamma,
+            "alpha": self.alpha,
+            "from_logits": self.from_logits,
+            "label_smoothing": self.label_smoothing,
+            "ignore_class": self.ignore_class,
+            "axis": self.axis,
+            "dtype": self._given_dtype,
+        }
+
+
+class _Weights(keras.losses.Loss):
+    """Lets Keras apply sample weights, and the mask of `y_pred`, to the weights `y_true`."""
+
+    def call(self, y_true, y_pred):
+        return y_true
+
+
+@keras.saving.register_keras_serializable(package="mnist_keras")
+def focal_loss(
+    y_true,
+    y_pred,
+    gamma=2.0,
+    alpha=1.0,
+    from_logits=False,
+    label_smoothing=0.0,
+    ignore_class=None,
+    axis=-1,
+):
+    """Computes the focal loss of each row; see `FocalLoss` for formula and arguments.
+
+    Returns:
+        Tensor shaped like `y_pred` without its class axis, float64 if `y_pred` is and
+        float32 otherwise. Ignored rows are 0.
+
+    Example:
+
+    >>> loss = focal_loss([2], [[1.0, 1.0, 1.5]], gamma=2.0, from_logits=True)
+    >>> round(float(loss[0]), 4)
+    0.2387
+    """
+    y_pred = ops.convert_to_tensor(y_pred)
+    options = gamma, alpha, from_logits, label_smoothing, ignore_class, axis
+    loss = FocalLoss(*options, reduction=None, dtype=keras.backend.standardize_dtype(y_pred.dtype))
+    return loss(y_true, y_pred)
+
+
+def class_balanced_alpha(counts, beta=0.999):
+    """Returns one weight per class, with mean 1, by the effective number of its samples.
+
+    The weight of a class with `n` samples is proportional to `(1 - beta) / (1 - beta**n)`:
+    equal for all classes at `beta=0`, nearer to `1 / n` the nearer `beta` is to 1.
+
+    Args:
+        counts: Sequence of the number (> 0) of training samples of each class.
+        beta: Float in [0, 1). Defaults to `0.999`.
+
+    Returns:
+        List of floats, for the argument `alpha` of `FocalLoss`.
+
+    Example:
+
+    >>> [round(weight, 4) for weight in class_balanced_alpha([5000, 500, 50])]
+    [0.1256, 0.317, 2.5574]
+
+    Reference: [Cui et al., 2019](https://arxiv.org/abs/1901.05555)
+    """
+    numbers = _numbers(counts)
+    if not isinstance(numbers, list) or min(numbers) <= 0:
+        raise ValueError(f"`counts` must hold a number > 0 per class. Received: counts={counts}")
+    if _share("beta", beta) == 1:
+        raise ValueError(f"`beta` must be less than 1. Received: beta={beta}")
+    with np.errstate(divide="ignore"):  # beta = 0: log 0 = -inf, and expm1(-inf) = -1
+        weights = -1 / np.expm1(np.array(numbers) * np.log(np.float64(beta)))
+    return (weights / weights.mean()).tolist()
+
+
+def _focused(log_odds, gamma):
+    """Return `(1 - p)**gamma * -log(p)`, given `log_odds = log(1 - p) - log(p)`."""
+    # -log(p) = softplus(log_odds) and log(1 - p) = log_sigmoid(log_odds) are exact to the last
+    # bits everywhere: there is no 1 - p to cancel and no power of a base that reaches 0.
+    cross_entropy = ops.softplus(log_odds)
+    if isinstance(gamma, float) and gamma == 0:
+        return cross_entropy
+    return cross_entropy * ops.exp(gamma * ops.log_sigmoid(log_odds))
+
+
+def _split(label, y_pred, from_logits):
+    """Split the classes into one and the others.
+
+    Returns the log-odds against the one, its log-score, and the log-scores and scores of the
+    others. Scores are probabilities up to a factor per row; those of the one among the others
+    are 0. All but the others' have shape `(..., 1)`.
+    """
+    is_class = _is_class(label, y_pred)
+    own = ops.take_along_axis(y_pred, label, axis=-1)
+    if from_logits:
+        rest = ops.where(is_class, LOWEST_LOGIT, y_pred)
+        # Shifting by the largest *other* logit keeps the gradient exact at margins of 1e4.
+        shift = ops.stop_gradient(ops.max(rest, axis=-1, keepdims=True))
+        log_own = ops.clip(own, LOWEST_LOGIT, -LOWEST_LOGIT) - shift
+        log_others = rest - shift
+        others = ops.exp(log_others)
+        log_sum = ops.log(ops.sum(others, axis=-1, keepdims=True))
+    else:
+        log_own = _log_probability(own)
+        others = ops.where(is_class, 0.0, y_pred)
+        log_others = _log_probability(others)
+        log_sum = _log_probability(ops.sum(others, axis=-1, keepdims=True))
+    return log_sum - log_own, log_own, log_others, others
+
+
+def _log_probability(p):
+    return ops.log(ops.clip(p, LEAST_PROBABILITY, 1 / LEAST_PROBABILITY))
+
+
+def _is_class(label, y_pred):
+    return label == ops.arange(ops.shape(y_pred)[-1], dtype="int32")
+
+
+def _tensor(values, dtype):
+    return ops.convert_to_tensor(values, dtype) if isinstance(values, list) else values
+
+
+def _at(label, values, dtype):
+    """Return the entry of each label, or `values` itself if it is one number."""
+    return ops.take(_tensor(values, dtype), label) if isinstance(values, list) else values
+
+
+def _class_axis_last(y_true, y_pred, axis):
+    """Move the class axis of both to the end, where integer labels have size 1."""
+    rank = len(y_pred.shape)
+    if not -rank <= axis < rank:
+        raise ValueError(
+            f"`axis` must be in [-{rank}, {rank}). Received: axis={axis}, {_shapes(y_true, y_pred)}"
+        )
+    axis %= rank
+    if y_pred.shape[axis] == 1:
+        raise ValueError(
+            "`y_pred` must have at least 2 classes on its class axis; for one probability per "
+            "row use `keras.losses.BinaryFocalCrossentropy`. "
+            f"Received: axis={axis}, {_shapes(y_true, y_pred)}"
+        )
+    shape = tuple(y_pred.shape)
+    one_per_row = (*shape[:axis], 1, *shape[axis + 1 :])
+    labels = ops.expand_dims(y_true, axis) if len(y_true.shape) == rank - 1 else y_true
+    if not (_fits(labels.shape, one_per_row) or _fits(labels.shape, shape)):
+        raise ValueError(
+            "`y_true` must be integer labels, shaped like `y_pred` without its class axis (or "
+            "with size 1 there), or one-hot or soft labels, shaped like `y_pred`. "
+            f"Received: axis={axis}, {_shapes(y_true, y_pred)}"
+        )
+    if axis == rank - 1:
+        return labels, y_pred
+    return ops.moveaxis(labels, axis, -1), ops.moveaxis(y_pred, axis, -1)
+
+
+def _shapes(y_true, y_pred):
+    return f"y_true.shape={tuple(y_true.shape)}, y_pred.shape={tuple(y_pred.shape)}"
+
+
+def _fits(shape, expected):
+    pairs = zip(shape, expected, strict=False)
+    return len(shape) == len(expected) and all(a == b or None in (a, b) for a, b in pairs)
+
+
+def _numbers(values):
+    """Return a real number as a float, a sequence of them as a list, anything else as None."""
+    try:
+        array = ops.convert_to_numpy(values)
+    except (TypeError, ValueError):
+        return None
+    if array.dtype.kind not in "iuf" or array.ndim > 1 or not array.size:
+        return None
+    return array.astype("float64").tolist() if np.isfinite(array).all() else None
+
+
+def _per_class(name, values):
+    numbers = _numbers(values)
+    if numbers is None or np.min(numbers) < 0:
+        raise ValueError(
+            f"`{name}` must be a finite number >= 0, or one per class. Received: {name}={values}"
+        )
+    return numbers
+
+
+def _share(name, value):
+    number = _numbers(value)
+    if not isinstance(number, float) or not 0 <= number <= 1:
+        raise ValueError(f"`{name}` must be a number in [0, 1]. Received: {name}={value}")
+    return number
+
+
+def _int(name, value):
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ValueError(f"`{name}` must be an int. Received: {name}={value}")
+    return operator.index(value)

@@ -1,0 +1,103 @@
+"""Fixtures: images and IDX files that the tests make themselves, and the command line."""
+
+import gzip
+import importlib.util
+import os
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from mnist_keras import backends
+
+
+def pytest_configure(config):
+    """Stop at once if the backend that runs is not the one that was asked for."""
+    asked = os.environ.get("KERAS_BACKEND")
+    if asked not in backends.TRAINABLE:
+        pytest.exit(f"set KERAS_BACKEND to one of {backends.TRAINABLE}, not {asked!r}", 4)
+    backends.use(backends.choose())
+    running = sys.modules["keras"].backend.backend()
+    if running != asked:
+        pytest.exit(f"asked for {asked!r}, but Keras runs on {running!r}", 4)
+
+
+@pytest.fixture
+def digit_images():
+    """Thirty small grey pictures, three for each of ten classes, no two alike."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (30, 28, 28), dtype=np.uint8)
+    return images, np.repeat(np.arange(10), 3)
+
+
+@pytest.fixture
+def image_folder(tmp_path, digit_images):
+    """A class-per-folder directory of grey PNGs: ten classes, three images each."""
+    return write_folder(tmp_path / "digits", *digit_images)
+
+
+@pytest.fixture
+def write_images():
+    """The function that writes arrays as a class-per-folder directory."""
+    return write_folder
+
+
+def write_folder(folder, images, labels):
+    for number, (image, digit) in enumerate(zip(images, labels, strict=True)):
+        path = folder / str(digit) / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return folder
+
+
+@pytest.fixture
+def write_idx():
+    """The function that writes arrays as IDX files, as LeCun's page has them."""
+
+    def write(folder, images, labels, part="t10k", zipped=True):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+            header = struct.pack(">HBB", 0, 8, array.ndim)
+            header += struct.pack(f">{array.ndim}I", *array.shape)
+            content = header + array.astype(np.uint8).tobytes()
+            path = folder / f"{part}-{name}-ubyte{'.gz' if zipped else ''}"
+            path.write_bytes(gzip.compress(content) if zipped else content)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def mnist_idx():
+    """The folder of the genuine MNIST files, where there is one."""
+    folder = os.environ.get("MNIST_KERAS_IDX")
+    if not folder:
+        pytest.skip("MNIST_KERAS_IDX names no folder of MNIST's IDX files")
+    return Path(folder)
+
+
+@pytest.fixture
+def invoke():
+    """The function that runs the command line in this process."""
+    from mnist_keras.cli import cli
+
+    def run(*arguments):
+        return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def report_program():
+    """The report's program in plain PyTorch: the original that ours is compared with."""
+    pytest.importorskip("torch", reason="the original program needs PyTorch")
+    path = Path(__file__).parent / "benchmarks" / "report_program.py"
+    spec = importlib.util.spec_from_file_location("report_program", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,138 @@
+"""Choosing the backend, before anything imports Keras."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import pytest
+
+from mnist_keras import backends
+
+RUNNING = keras.backend.backend()
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine on which the given backends are installed."""
+
+    def install(*names):
+        monkeypatch.setattr(
+            backends.importlib.util, "find_spec", lambda name: name if name in names else None
+        )
+
+    monkeypatch.delenv("KERAS_BACKEND")
+    return install
+
+
+def test_option_before_environment_before_first_installed(machine, monkeypatch):
+    """--backend beats KERAS_BACKEND, which beats the first of jax, tensorflow, torch."""
+    machine("tensorflow", "torch")
+    assert backends.choose() == backends.Backend("tensorflow", "first installed")
+
+    monkeypatch.setenv("KERAS_BACKEND", "")
+    assert backends.choose().name == "tensorflow"
+
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    assert backends.choose() == backends.Backend("torch", "KERAS_BACKEND")
+    assert backends.choose("tensorflow") == backends.Backend("tensorflow", "--backend")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("numpy", "--backend: 'numpy' cannot train"),
+        ("openvino", "--backend: 'openvino' cannot train"),
+        ("JAX", "unknown backend 'JAX'. Did you mean 'jax'?"),
+        ("tensorfow", "unknown backend 'tensorfow'. Did you mean 'tensorflow'?"),
+        ("mxnet", "unknown backend 'mxnet'. Choose one of jax, tensorflow, torch"),
+        ("", "unknown backend ''"),
+        ("torch", "'torch' is not installed (installed: jax). Install it: pip install"),
+    ],
+)
+def test_unusable_names(machine, name, message):
+    """A name that is unknown, cannot train or is not installed is refused with what to do."""
+    machine("jax")
+    with pytest.raises(backends.BackendError) as error:
+        backends.choose(name)
+    assert message in str(error.value)
+
+
+def test_no_backend_at_all(machine):
+    """Without any backend the message says how to install one."""
+    machine()
+    with pytest.raises(backends.BackendError, match=r'pip install "mnist-keras\[jax\]"'):
+        backends.choose()
+
+
+def test_other_backend_than_the_running_one():
+    """A process in which Keras runs on one backend refuses another."""
+    other = next(name for name in backends.TRAINABLE if name != RUNNING)
+    with pytest.raises(backends.BackendError, match=f"already runs on '{RUNNING}'"):
+        backends.use(backends.Backend(other, "--backend"))
+
+
+def command_line(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "mnist_keras", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+def test_broken_backend_is_one_line_and_exit_4(tmp_path):
+    """A backend that does not import is named with its reason, without a traceback."""
+    package = tmp_path / RUNNING
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('libfoo.so: no such file')")
+    result = command_line(
+        *("run", "--source", "digits", "--output", tmp_path), PYTHONPATH=str(tmp_path)
+    )
+
+    assert result.returncode == 4
+    expected = f"Error: '{RUNNING}' is installed but does not import: libfoo.so: no such file"
+    assert result.stderr.strip() == expected
+
+
+EXPERIMENT = """
+title = "A short one"
+[settings]
+model = "basic_net"
+epochs = 2
+[[arms]]
+name = "Basic Net"
+"""
+
+
+def test_keras_json_and_caps_change_no_number(tmp_path):
+    """Another data format, float type, epsilon or a cap on epochs leaves every number alone."""
+    experiment = tmp_path / "short.toml"
+    experiment.write_text(EXPERIMENT)
+    (tmp_path / "keras.json").write_text(
+        json.dumps(
+            {
+                "image_data_format": "channels_first",
+                "floatx": "float16",
+                "epsilon": 0.1,
+                "backend": "numpy",
+            }
+        )
+    )
+    arguments = ("run", experiment, "--source", "digits", "--seeds", 1, "--output")
+    plain = command_line(*arguments, tmp_path / "plain")
+    odd = command_line(
+        *arguments,
+        tmp_path / "odd",
+        KERAS_HOME=str(tmp_path),
+        KERAS_MAX_EPOCHS="1",
+        KERAS_MAX_STEPS_PER_EPOCH="1",
+    )
+
+    assert plain.returncode == odd.returncode == 0, odd.stderr
+    tables = [json.loads((tmp_path / d / "tables.json").read_text()) for d in ("plain", "odd")]
+    (plain_arm,), (odd_arm,) = (table["experiments"][0]["arms"] for table in tables)
+    assert len(odd_arm["loss"][0]) == 2
+    assert odd_arm["loss"] == plain_arm["loss"]
+    assert odd_arm["heldout"] == plain_arm["heldout"]

@@ -1,0 +1,305 @@
+"""Splits, batches and Keras's directory loader, the same on every backend."""
+
+import importlib.util
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnist_keras import Batches, image_dataset_from_directory, sources
+from mnist_keras.datasets import split_indices
+from mnist_keras.image_folder import ImageFolderError, read_image_folder
+
+FORMATS = [
+    pytest.param(name, marks=pytest.mark.skipif(not importlib.util.find_spec(package), reason=why))
+    for name, package, why in (
+        ("tf", "tensorflow", "format='tf' needs TensorFlow"),
+        ("grain", "grain", "format='grain' needs Grain"),
+    )
+]
+
+
+def arrays(dataset):
+    """Return all images and labels of one pass, as NumPy arrays."""
+    batches = [tuple(map(keras.ops.convert_to_numpy, map(np.asarray, b))) for b in dataset]
+    return tuple(map(np.concatenate, zip(*batches, strict=True)))
+
+
+@pytest.fixture
+def digits():
+    """500 of scikit-learn's digits, 50 of each class."""
+    return sources.draw(sources.load("digits"), 50, seed=0)[0]
+
+
+def test_stratified_split_is_forty_and_ten(digits):
+    """By default each class gives 10 of its 50 images, every image is on one side."""
+    training, validation = split_indices(digits, 0.2, seed=0)
+    assert np.bincount(digits.labels[training]).tolist() == [40] * 10
+    assert np.bincount(digits.labels[validation]).tolist() == [10] * 10
+    assert sorted([*training, *validation]) == list(range(500))
+
+
+def test_unstratified_split_is_the_reports(digits):
+    """Without strata 400 and 100 are drawn of all, and classes differ."""
+    training, validation = split_indices(digits, 0.2, seed=0, stratify=False)
+    assert (len(training), len(validation)) == (400, 100)
+    assert len(set(np.bincount(digits.labels[validation], minlength=10))) > 1
+
+
+def test_split_depends_on_contents_and_seed_alone(digits):
+    """Another order of the same images gives the same sides; another seed gives others."""
+    order = np.random.default_rng(1).permutation(500)
+    for stratify in (True, False):
+        _, validation = split_indices(digits, 0.2, 3, stratify)
+        _, shuffled = split_indices(digits.take(order), 0.2, 3, stratify)
+        _, other = split_indices(digits, 0.2, 4, stratify)
+        chosen = set(digits.digests[validation])
+        assert chosen == set(digits.take(order).digests[shuffled])
+        assert chosen != set(digits.digests[other])
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, 0.0001])
+def test_impossible_split(digits, share):
+    """A share outside (0, 1), or one that leaves a side empty, is refused."""
+    with pytest.raises(ValueError, match="validation_split"):
+        split_indices(digits, share, 0)
+
+
+def test_batches_reshuffle_each_epoch_from_seed_and_epoch():
+    """Every epoch has all images once, in an order of its own that another object repeats."""
+    x = np.arange(10.0)
+    batches, again = (Batches(x, x.astype(int), 4, seed=5) for _ in range(2))
+    epochs = [np.concatenate([b for b, _ in batches]) for _ in range(3)]
+
+    assert len(batches) == 3
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.sort(epoch), x)
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert not np.array_equal(epochs[1], epochs[2])
+    for epoch in epochs:
+        np.testing.assert_array_equal(epoch, np.concatenate([b for b, _ in again]))
+    unshuffled = Batches(x, None, 4, shuffle=False)
+    np.testing.assert_array_equal(np.concatenate(list(unshuffled)), x)
+    np.testing.assert_array_equal(np.concatenate(list(unshuffled)), x)
+
+
+def test_batches_out_of_range():
+    """There is no batch after the last, nor a batch of nothing."""
+    with pytest.raises(IndexError, match="batch 3 of 3"):
+        _ = Batches(np.arange(10), None, 4)[3]
+    with pytest.raises(ValueError, match="`batch_size` must be at least 1"):
+        Batches(np.arange(10), None, 0)
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_fit_sees_the_order_that_iteration_shows(built):
+    """The order of each epoch of a `fit` is that of a loop; it skips the first one."""
+    seen = []
+
+    class Note(Batches):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            seen.append((self.epoch, x[:, 0]))
+            return x, y
+
+    x = np.arange(8, dtype="float32")[:, np.newaxis]
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    if built:
+        model.fit(x, x, verbose=0)
+    model.fit(Note(x, x, 2, seed=1), epochs=3, shuffle=False, verbose=0)
+
+    for epoch in (1, 2, 3):
+        plain = Batches(x, x, 2, seed=1)
+        plain.set_epoch(epoch)
+        expected = np.concatenate([b[:, 0] for b, _ in plain])
+        # Some backends read a batch or two more, to learn their shape: only the last ones train.
+        read = np.concatenate([values for e, values in seen if e == epoch])[-8:]
+        np.testing.assert_array_equal(read, expected)
+
+
+def test_default_is_the_reports_split(image_folder):
+    """Two datasets with classes, paths and arrays; a third of three images is validation."""
+    training, validation = image_dataset_from_directory(image_folder, validation_split=0.3)
+    assert (len(training.x), len(validation.x)) == (20, 10)
+    assert training.class_names == list("0123456789")
+    assert not set(training.file_paths) & set(validation.file_paths)
+    for dataset in (training, validation):
+        paths = [str(image_folder / str(y)) for y in dataset.y]
+        assert all(p.startswith(c) for p, c in zip(dataset.file_paths, paths, strict=True))
+    np.testing.assert_array_equal(arrays(validation)[1], validation.y)
+
+
+def test_subsets_are_the_sides_of_both(image_folder):
+    """subset="training" and "validation" are what "both" returns; no split is everything."""
+    both = image_dataset_from_directory(image_folder, validation_split=0.3, seed=2)
+    for side, subset in zip(both, ("training", "validation"), strict=True):
+        one = image_dataset_from_directory(
+            image_folder, validation_split=0.3, seed=2, subset=subset
+        )
+        assert one.file_paths == side.file_paths
+        np.testing.assert_array_equal(arrays(one)[0], arrays(side)[0])
+    assert len(image_dataset_from_directory(image_folder, validation_split=None).x) == 30
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("color_mode", ["grayscale", "rgb"])
+@pytest.mark.parametrize("size", [(28, 28), (20, 33)])
+def test_equal_to_keras_on_plain_png(image_folder, format, color_mode, size):
+    """On plain PNG the images, labels and order are Keras's own, bit for bit, resized or not."""
+    theirs = keras.utils.image_dataset_from_directory(
+        image_folder,
+        color_mode=color_mode,
+        image_size=size,
+        batch_size=7,
+        shuffle=False,
+        format=format,
+        verbose=False,
+    )
+    ours = image_dataset_from_directory(
+        image_folder,
+        color_mode=color_mode,
+        image_size=size,
+        batch_size=7,
+        shuffle=False,
+        validation_split=None,
+    )
+
+    assert ours.class_names == theirs.class_names
+    assert ours.file_paths == list(theirs.file_paths)
+    for (x, y), (x_keras, y_keras) in zip(ours, theirs, strict=True):
+        assert x.dtype == np.float32
+        # Grain resizes with the backend's own arithmetic, whose last bit differs.
+        exact = format == "tf" or size == (28, 28)
+        atol = 0 if exact else 1e-3
+        np.testing.assert_allclose(x, keras.ops.convert_to_numpy(x_keras), rtol=0, atol=atol)
+        np.testing.assert_array_equal(y, keras.ops.convert_to_numpy(y_keras))
+        assert y.dtype == keras.ops.convert_to_numpy(y_keras).dtype
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.filterwarnings(
+    # Keras 3.15 says so of every Grain dataset that is fitted, since it does not ask its length.
+    "ignore:Your input ran out of data:UserWarning",
+)
+def test_other_formats_give_the_same_batches(image_folder, format):
+    """tf.data and Grain datasets give the batches of `Batches`, epoch by epoch, and fit."""
+    plain = image_dataset_from_directory(image_folder, None, batch_size=8, validation_split=None)
+    assert plain.y is None
+    plain, wrapped = (
+        image_dataset_from_directory(
+            image_folder, batch_size=8, validation_split=None, seed=3, format=f
+        )
+        for f in (None, format)
+    )
+    assert wrapped.class_names == plain.class_names
+    assert wrapped.file_paths == plain.file_paths
+    for _ in range(3):
+        for ours, theirs in zip(arrays(plain), arrays(wrapped), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+            assert ours.dtype == theirs.dtype
+
+    model = keras.Sequential(
+        [keras.Input((28, 28, 3)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    )
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    history = model.fit(wrapped, epochs=2, shuffle=False, verbose=0)
+    assert len(history.history["loss"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("label_mode", "shape", "dtype"),
+    [("int", (30,), "int32"), ("categorical", (30, 10), "float32")],
+)
+def test_label_modes(image_folder, label_mode, shape, dtype):
+    """Labels come in Keras's encodings."""
+    dataset = image_dataset_from_directory(
+        image_folder, label_mode=label_mode, validation_split=None, shuffle=False
+    )
+    assert (dataset.y.shape, dataset.y.dtype) == (shape, dtype)
+    classes = dataset.y if label_mode == "int" else dataset.y.argmax(1)
+    np.testing.assert_array_equal(classes, np.repeat(np.arange(10), 3))
+
+
+def test_binary_labels_and_chosen_classes(image_folder):
+    """class_names picks and orders the classes; binary labels need two of them."""
+    dataset = image_dataset_from_directory(
+        image_folder, label_mode="binary", class_names=["7", "2"], validation_split=None
+    )
+    assert (dataset.y.shape, dataset.y.dtype, dataset.class_names) == (
+        (6, 1),
+        "float32",
+        ["7", "2"],
+    )
+    assert dataset.y[[("/7/" in path) for path in dataset.file_paths]].max() == 0
+    with pytest.raises(ValueError, match="needs exactly 2 classes"):
+        image_dataset_from_directory(image_folder, label_mode="binary")
+    with pytest.raises(ImageFolderError, match="ten: no such class folder"):
+        image_dataset_from_directory(image_folder, class_names=["1", "ten"])
+
+
+def test_given_labels_ignore_the_folders(image_folder):
+    """A label for each file, in the order of the paths, replaces the folders' names."""
+    labels = [0, 1, 2] * 10
+    dataset = image_dataset_from_directory(image_folder, labels, validation_split=None)
+    np.testing.assert_array_equal(dataset.y, labels)
+    assert dataset.class_names == ["0", "1", "2"]
+    for bad in (labels[1:], [0.5] * 30, [-1] * 30):
+        with pytest.raises(ValueError, match="`labels` must be one integer"):
+            image_dataset_from_directory(image_folder, bad)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"label_mode": "ints"},
+        {"color_mode": "gray"},
+        {"interpolation": "area"},
+        {"subset": "test"},
+        {"format": "pandas"},
+        {"validation_split": 1.0},
+        {"batch_size": 0},
+        {"seed": -1},
+    ],
+    ids=str,
+)
+def test_bad_arguments(image_folder, argument):
+    """A bad argument is a ValueError that names it."""
+    with pytest.raises(ValueError, match=f"`{next(iter(argument))}"):
+        image_dataset_from_directory(image_folder, **argument)
+
+
+def test_damaged_file_is_named_before_the_first_batch(image_folder):
+    """A damaged file is an error of the call, with its path, not of the first epoch."""
+    path = image_folder / "4" / "012.png"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ImageFolderError, match=r"4/012\.png: damaged image"):
+        image_dataset_from_directory(image_folder)
+
+
+def test_fit_evaluate_and_predict_take_the_datasets(image_folder):
+    """The three methods of a Keras model take the datasets as they are."""
+    training, validation = image_dataset_from_directory(image_folder, validation_split=0.3)
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 3)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ]
+    )
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(training, validation_data=validation, epochs=2, shuffle=False, verbose=0)
+    assert np.isfinite(model.evaluate(validation, verbose=0))
+    assert model.predict(validation, verbose=0).shape == (10, 10)
+
+
+def test_read_image_folder_of_16_by_16_is_resized(tmp_path):
+    """Images of another size are resized to float32 in 0…255."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (16, 16), 100).save(tmp_path / name / "1.png")
+    images = read_image_folder(tmp_path)
+    assert images.images.dtype == np.float32
+    assert (images.images == 100).all()

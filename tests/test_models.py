@@ -1,0 +1,71 @@
+"""The report's two networks."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from mnist_keras import basic_net, cnn
+
+X = np.random.default_rng(0).random((3, 28, 28, 3), dtype=np.float32)
+
+
+@pytest.mark.parametrize(("build", "count"), [(basic_net, 1_338_634), (cnn, 21_923_258)])
+def test_parameters_and_logits(build, count):
+    """The networks have the report's parameters and return ten logits, not probabilities."""
+    model = build()
+    assert model.count_params() == count
+    logits = ops.convert_to_numpy(model(X))
+    assert logits.shape == (3, 10)
+    assert not np.allclose(logits.sum(-1), 1)
+
+
+@pytest.mark.parametrize("build", [basic_net, cnn])
+def test_seed_decides_the_weights(build):
+    """Equal seeds give equal weights, other seeds others; every tensor has its own bound."""
+    model, again, other = build(seed=1), build(seed=1), build(seed=2)
+    for a, b, c in zip(model.weights, again.weights, other.weights, strict=True):
+        a, b, c = map(ops.convert_to_numpy, (a, b, c))
+        np.testing.assert_array_equal(a, b)
+        assert np.abs(a - c).max() > 0
+    for layer in model.layers:
+        if layer.weights:
+            kernel, bias = map(ops.convert_to_numpy, layer.weights)
+            bound = 1 / np.sqrt(np.prod(kernel.shape[:-1]))
+            assert 0.7 * bound < abs(kernel).max() <= bound * (1 + 1e-6)
+            assert abs(bias).max() <= bound * (1 + 1e-6)
+
+
+def test_activation_replaces_relu_but_not_in_conv2():
+    """Another activation is used everywhere but after the second convolution, which has none."""
+    model = cnn(activation="tanh")
+    found = {layer.name: layer.activation.__name__ for layer in model.layers if layer.weights}
+    assert found == {
+        "conv1": "tanh",
+        "conv2": "linear",
+        "conv3": "tanh",
+        "fc1": "tanh",
+        "fc2": "tanh",
+        "fc3": "linear",
+    }
+
+
+def test_other_shapes_and_channels_first_default():
+    """Other images and class counts build, whatever data format keras.json prefers."""
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_first")
+    try:
+        for build in (basic_net, cnn):
+            model = build((20, 24, 1), num_classes=4)
+            assert model(np.zeros((2, 20, 24, 1), np.float32)).shape == (2, 4)
+        assert cnn().count_params() == 21_923_258
+    finally:
+        keras.config.set_image_data_format(before)
+
+
+def test_save_and_load(tmp_path):
+    """A saved network gives equal logits."""
+    model = basic_net(seed=4)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(ops.convert_to_numpy(loaded(X)), ops.convert_to_numpy(model(X)))

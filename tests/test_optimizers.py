@@ -1,0 +1,118 @@
+"""Adam and RAdam against their published recurrences, and as citizens of Keras."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from mnist_keras import Adam, RAdam
+
+GRADIENTS = np.random.default_rng(0).normal(0, [[1.0], [1e-3], [1e-7]], (12, 3, 4))
+
+
+def adam(theta, gradients, lr=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
+    """Algorithm 1 of Kingma & Ba, in float64."""
+    m, v = np.zeros_like(theta), np.zeros_like(theta)
+    for t, g in enumerate(gradients, 1):
+        m = beta_1 * m + (1 - beta_1) * g
+        v = beta_2 * v + (1 - beta_2) * g * g
+        m_hat, v_hat = m / (1 - beta_1**t), v / (1 - beta_2**t)
+        theta = theta - lr * m_hat / (np.sqrt(v_hat) + epsilon)
+    return theta
+
+
+def radam(theta, gradients, lr=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
+    """Algorithm 2 of Liu et al. with the threshold of their program, in float64."""
+    m, v = np.zeros_like(theta), np.zeros_like(theta)
+    rho_inf = 2 / (1 - beta_2) - 1
+    for t, g in enumerate(gradients, 1):
+        m = beta_1 * m + (1 - beta_1) * g
+        v = beta_2 * v + (1 - beta_2) * g * g
+        m_hat = m / (1 - beta_1**t)
+        rho = rho_inf - 2 * t * beta_2**t / (1 - beta_2**t)
+        if rho > 5:
+            top, bottom = (rho - 4) * (rho - 2) * rho_inf, (rho_inf - 4) * (rho_inf - 2) * rho
+            adaptive = np.sqrt(1 - beta_2**t) / (np.sqrt(v) + epsilon)
+            theta = theta - lr * m_hat * np.sqrt(top / bottom) * adaptive
+        else:
+            theta = theta - lr * m_hat
+    return theta
+
+
+def run(optimizer, gradients, start):
+    variable = keras.Variable(start, dtype="float32")
+    for gradient in gradients:
+        optimizer.apply([ops.convert_to_tensor(gradient, "float32")], [variable])
+    return ops.convert_to_numpy(variable)
+
+
+@pytest.mark.parametrize(("optimizer", "recurrence"), [(Adam, adam), (RAdam, radam)])
+@pytest.mark.parametrize("settings", [{}, {"beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-4}])
+@pytest.mark.parametrize("steps", [1, 5, 6, 12])
+def test_equal_to_the_published_recurrence(optimizer, recurrence, settings, steps):
+    """Gradients from 1 down to 1e-7 move the weights as the recurrence in float64 says."""
+    start = np.zeros((3, 4))
+    ours = run(optimizer(0.01, **settings), GRADIENTS[:steps], start)
+    expected = recurrence(start, GRADIENTS[:steps], lr=0.01, **settings)
+    np.testing.assert_allclose(ours, expected, rtol=2e-4, atol=1e-9)
+
+
+def test_epsilon_is_where_the_paper_has_it():
+    """On tiny gradients Keras's Adam steps a quarter as far as the paper's in the first step."""
+    gradient = np.full((1, 1, 1), 1e-7)
+    ours = run(Adam(0.001), gradient, np.zeros((1, 1)))
+    theirs = run(keras.optimizers.Adam(0.001, epsilon=1e-8), gradient, np.zeros((1, 1)))
+    assert ours[0, 0] == pytest.approx(-0.001 / 1.1, rel=1e-4)
+    assert theirs[0, 0] == pytest.approx(-0.001 / (1 + 0.1 / np.sqrt(0.001)), rel=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", [Adam, RAdam])
+def test_what_keras_optimizers_inherit(optimizer):
+    """Weight decay, clipping, EMA and gradient accumulation work as in any Keras optimizer."""
+    start = np.ones((1, 1))
+    zero = np.zeros((1, 1, 1))
+    decayed = run(optimizer(0.1, weight_decay=0.5), zero, start)
+    assert decayed[0, 0] == pytest.approx(0.95)
+
+    clipped = run(optimizer(0.1, clipvalue=1e-3), np.full((6, 1, 1), 5.0), start)
+    small = run(optimizer(0.1), np.full((6, 1, 1), 1e-3), start)
+    np.testing.assert_allclose(clipped, small, rtol=1e-6)
+
+    averaging = optimizer(0.1, use_ema=True, ema_momentum=0.5)
+    variable = keras.Variable(start, dtype="float32")
+    for _ in range(2):
+        averaging.apply([ops.ones((1, 1))], [variable])
+    moved = float(ops.convert_to_numpy(variable)[0, 0])
+    averaging.finalize_variable_values([variable])
+    assert moved < float(ops.convert_to_numpy(variable)[0, 0]) < 1
+
+    accumulated = run(optimizer(0.1, gradient_accumulation_steps=2), np.ones((2, 1, 1)), start)
+    once = run(optimizer(0.1), np.ones((1, 1, 1)), start)
+    np.testing.assert_allclose(accumulated, once, rtol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", [Adam, RAdam])
+def test_serialisable(optimizer, tmp_path):
+    """The configuration gives an equal optimizer; a saved model goes on with its moments."""
+    made = optimizer(0.01, beta_1=0.8, beta_2=0.99, epsilon=1e-5, weight_decay=0.1, name="mine")
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(made))
+    assert type(again) is optimizer
+    assert again.get_config() == made.get_config()
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile(optimizer(0.01), "mse")
+    x, y = np.ones((8, 4), np.float32), np.zeros((8, 2), np.float32)
+    model.fit(x, y, epochs=7, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for one in (model, loaded):
+        one.fit(x, y, epochs=2, verbose=0)
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(model.weights[0]), ops.convert_to_numpy(loaded.weights[0])
+    )
+
+
+def test_adam_has_no_amsgrad():
+    """The variant that is not there is refused, not ignored."""
+    with pytest.raises(ValueError, match="`amsgrad` is not supported"):
+        Adam(amsgrad=True)

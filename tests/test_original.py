@@ -1,0 +1,128 @@
+"""Ours against the report's program in plain PyTorch: equal weights, logits, losses and steps."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from mnist_keras import Adam, FocalLoss, RAdam, basic_net, cnn, sources
+
+BUILDS = {"basic_net": basic_net, "cnn": cnn}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Forty digits as the report reads them: values in [0, 1], three channels."""
+    images = sources.draw(sources.load("digits", channels=3), 4, seed=0)[0]
+    order = np.random.default_rng(0).permutation(40)
+    return images.images[order].astype(np.float64) / 255, images.labels[order]
+
+
+@pytest.fixture(params=["float32", "float64"])
+def floatx(request):
+    """The float type both sides compute in."""
+    if request.param == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX has no float64 unless the whole process asks for it")
+    keras.config.set_floatx(request.param)
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(params=["basic_net", "cnn"])
+def pair(request, report_program, floatx):
+    """The same network twice, with the weights of ours: ours, and the original's."""
+    import torch
+
+    ours = BUILDS[request.param]()
+    theirs = {"basic_net": report_program.Net, "cnn": report_program.CNN}[request.param]()
+    theirs.to(getattr(torch, floatx))
+    state = {}
+    for layer in ours.layers:
+        if layer.weights:
+            kernel, bias = map(ops.convert_to_numpy, layer.weights)
+            state[f"{layer.name}.weight"] = torch.tensor(torch_kernel(layer.name, kernel, ours))
+            state[f"{layer.name}.bias"] = torch.tensor(np.array(bias))
+    theirs.load_state_dict(state)
+    return ours, theirs.eval()
+
+
+def torch_kernel(name, kernel, model):
+    """Return a kernel in PyTorch's layout: outputs first, channels before rows and columns."""
+    if kernel.ndim == 4:
+        return kernel.transpose(3, 2, 0, 1).copy()
+    if name == "fc1":
+        height, width, channels = model.get_layer("flatten").input.shape[1:]
+        kernel = kernel.reshape(height, width, channels, -1).transpose(2, 0, 1, 3)
+    return kernel.reshape(-1, kernel.shape[-1]).T.copy()
+
+
+def log_softmax(logits):
+    logits = ops.convert_to_numpy(logits).astype(np.float64)
+    top = logits.max(-1, keepdims=True)
+    return logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True))
+
+
+def torch_images(x, floatx):
+    import torch
+
+    return torch.tensor(np.ascontiguousarray(x.transpose(0, 3, 1, 2), floatx))
+
+
+def test_equal_logits_and_losses(pair, digits, floatx, report_program):
+    """Log-softmax of our logits is the original's output; both losses are equal."""
+    import torch
+
+    ours, theirs = pair
+    x, y = digits
+    with torch.no_grad():
+        output = theirs(torch_images(x, floatx))
+        focal = float(report_program.FocalLoss()(output, torch.tensor(y)))
+        cross_entropy = float(torch.nn.functional.cross_entropy(output, torch.tensor(y)))
+    logits = ours(x.astype(floatx))
+
+    np.testing.assert_allclose(log_softmax(logits), output.numpy(), rtol=0, atol=1e-5)
+    for loss, expected in (
+        (FocalLoss(from_logits=True), focal),
+        (keras.losses.SparseCategoricalCrossentropy(from_logits=True), cross_entropy),
+    ):
+        assert ops.convert_to_numpy(loss(y, logits)) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["Adam", "SGD", "RAdam"])
+def test_ten_equal_steps(pair, digits, floatx, optimizer):
+    """Without dropout, ten steps of each optimizer give the original's logits.
+
+    In float32 Adam's division by √v̂ makes rounding of the CNN's vanishing gradients visible: two
+    float32 programs drift apart by about 0.02 in ten steps, and the test in float64 shows that the
+    recurrence is the same.
+    """
+    import torch
+
+    ours, theirs = pair
+    if floatx == "float32" and ours.name == "cnn" and optimizer == "Adam":
+        pytest.skip("float32 rounding is amplified; the float64 case is the test")
+    x, y = digits
+    for layer in ours.layers:
+        if layer.name.startswith("dropout"):
+            layer.rate = 0
+    keras_optimizer = {"Adam": Adam, "SGD": keras.optimizers.SGD, "RAdam": RAdam}[optimizer]
+    ours.compile(
+        keras_optimizer(0.001), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    torch_optimizer = getattr(torch.optim, optimizer)(theirs.parameters(), lr=0.001)
+    criterion = torch.nn.CrossEntropyLoss()
+
+    for step in range(10):
+        part = slice(step % 2 * 20, step % 2 * 20 + 20)
+        torch_optimizer.zero_grad()
+        criterion(theirs(torch_images(x[part], floatx)), torch.tensor(y[part])).backward()
+        torch_optimizer.step()
+        ours.train_on_batch(x[part].astype(floatx), y[part])
+
+    with torch.no_grad():
+        output = theirs(torch_images(x, floatx)).numpy()
+    atol = {"float32": 1e-4, "float64": 1e-6}[floatx]
+    np.testing.assert_allclose(log_softmax(ours(x.astype(floatx))), output, rtol=0, atol=atol)

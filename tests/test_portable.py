@@ -1,0 +1,157 @@
+"""Initial weights and dropout masks: equal on every backend, bit for bit."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from mnist_keras import FanInUniform, SpatialDropout2D
+from mnist_keras.portable import _mix
+from mnist_keras.seeds import generator
+
+
+def test_fan_in_uniform_is_numpys():
+    """The weights are NumPy's numbers, uniform in ±1/√fan_in, whatever the backend."""
+    weights = ops.convert_to_numpy(FanInUniform("fc/kernel", seed=3)((400, 50)))
+
+    expected = generator(3, "fc/kernel").random((400, 50), dtype=np.float32) * 2 - 1
+    np.testing.assert_allclose(weights, expected / 20, rtol=0, atol=1e-8)
+    assert abs(weights).max() <= 1 / 20
+    assert weights.std() == pytest.approx(1 / 20 / np.sqrt(3), rel=0.02)
+
+
+def test_fan_in_of_kernels_and_biases():
+    """A kernel knows its fan-in; a bias is told it; a wrong one is refused."""
+    conv = ops.convert_to_numpy(FanInUniform("conv/kernel")((3, 3, 11, 5)))
+    assert 0.98 / np.sqrt(99) < abs(conv).max() <= 1 / np.sqrt(99)
+    bias = ops.convert_to_numpy(FanInUniform("conv/bias", fan_in=9)((1000,)))
+    assert 0.33 < abs(bias).max() <= 1 / 3
+    with pytest.raises(ValueError, match="`fan_in` must be at least 1"):
+        FanInUniform("x", fan_in=0)
+
+
+def test_initializer_is_serialisable():
+    """Its configuration gives an equal initialiser, and a clone of a layer equal weights."""
+    initializer = FanInUniform("fc/kernel", seed=3, fan_in=7)
+    again = keras.initializers.deserialize(keras.initializers.serialize(initializer))
+    shape = (4, 5)
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(again(shape)), ops.convert_to_numpy(initializer(shape))
+    )
+
+
+def mix(x):
+    """The hash in NumPy's unsigned integers."""
+    x = x ^ (x >> np.uint32(16))
+    x = x * np.uint32(0x7FEB352D)
+    x = x ^ (x >> np.uint32(15))
+    x = x * np.uint32(0x846CA68B)
+    return x ^ (x >> np.uint32(16))
+
+
+def test_hash_is_the_unsigned_one():
+    """The hash in signed integers is the published one in unsigned integers."""
+    x = np.random.default_rng(0).integers(0, 2**32, 10_000, dtype=np.uint32)
+    ours = ops.convert_to_numpy(_mix(ops.convert_to_tensor(x.view(np.int32))))
+    np.testing.assert_array_equal(ours.view(np.uint32), mix(x))
+
+
+def reference_mask(layer, step, shape):
+    key = generator(layer.seed, f"{layer.name}/mask").integers(2**31)
+    key, step = (np.array([value], np.uint32) for value in (key, step))
+    element = np.arange(shape[0] * shape[-1], dtype=np.uint32)
+    bits = mix(element ^ mix(key ^ mix(step))) & np.uint32(2**24 - 1)
+    return (bits >= round(layer.rate * 2**24)).reshape(shape[0], 1, 1, shape[-1])
+
+
+def test_mask_is_the_references_bit_for_bit():
+    """Whole channels are dropped or scaled, as a NumPy reference of the hash says, step by step."""
+    layer = SpatialDropout2D(0.25, seed=5, name="dropout1")
+    x = np.random.default_rng(0).random((6, 3, 2, 64), dtype=np.float32)
+    for step in range(3):
+        y = ops.convert_to_numpy(layer(x, training=True))
+        np.testing.assert_allclose(y, x * reference_mask(layer, step, x.shape) / 0.75, rtol=1e-6)
+
+
+def test_no_dropout_outside_training():
+    """At inference, or at rate 0, the input passes, and no step is counted."""
+    layer = SpatialDropout2D(0.5)
+    x = np.ones((2, 3, 3, 8), np.float32)
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer(x)), x)
+    np.testing.assert_array_equal(ops.convert_to_numpy(SpatialDropout2D(0.0)(x, training=True)), x)
+    assert ops.convert_to_numpy(layer.seed_generator.state)[1] == 0
+
+
+def masks(seed=0, name="dropout", steps=64, rate=0.25):
+    """Return keep masks of shape (steps, images, channels)."""
+    layer = SpatialDropout2D(rate, seed=seed, name=name)
+    x = np.ones((100, 1, 1, 64), np.float32)
+    outputs = [ops.convert_to_numpy(layer(x, training=True)) for _ in range(steps)]
+    return np.stack(outputs)[:, :, 0, 0] > 0
+
+
+def test_rate_holds_per_channel_per_step_and_in_all():
+    """The share dropped is within five binomial deviations for every channel, step and in all."""
+    kept = masks()
+    for axes in ((0, 1), (1, 2), (0, 2), (0, 1, 2)):
+        share = kept.mean(axes)
+        n = kept.size / share.size
+        assert np.all(abs(share - 0.75) < 5 * np.sqrt(0.25 * 0.75 / n))
+
+
+def test_neighbours_are_not_correlated():
+    """Masks of neighbouring steps, images, channels, seeds and layers are independent."""
+    kept = masks().astype(float) - 0.75
+    pairs = {
+        "steps": (kept[1:], kept[:-1]),
+        "images": (kept[:, 1:], kept[:, :-1]),
+        "channels": (kept[..., 1:], kept[..., :-1]),
+        "seeds": (kept, masks(seed=1) - 0.75),
+        "layers": (kept, masks(name="dropout_1") - 0.75),
+    }
+    for name, (a, b) in pairs.items():
+        correlation = (a * b).mean() / (0.25 * 0.75)
+        assert abs(correlation) < 5 / np.sqrt(a.size), name
+
+
+def test_state_is_saved(tmp_path):
+    """A saved model goes on with the mask that would have come next."""
+    model = keras.Sequential([keras.Input((1, 1, 64)), SpatialDropout2D(0.5, 3, name="d")])
+    x = np.ones((4, 1, 1, 64), np.float32)
+    model(x, training=True)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+
+    expected = ops.convert_to_numpy(model(x, training=True))
+    np.testing.assert_array_equal(ops.convert_to_numpy(loaded(x, training=True)), expected)
+    assert model.count_params() == 0
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_fit_counts_steps(jit_compile):
+    """Each training step takes the next mask, compiled or not."""
+    if jit_compile and keras.backend.backend() == "torch":
+        pytest.skip("compiling takes PyTorch a minute")
+    layer = SpatialDropout2D(0.5, name="d")
+    model = keras.Sequential(
+        [keras.Input((2, 2, 8)), layer, keras.layers.Flatten(), keras.layers.Dense(1)]
+    )
+    model.compile("sgd", "mse", jit_compile=jit_compile)
+    x = np.ones((6, 2, 2, 8), np.float32)
+    model.fit(x, np.zeros((6, 1), np.float32), batch_size=2, epochs=2, verbose=0)
+    assert ops.convert_to_numpy(layer.seed_generator.state)[1] == 6
+
+
+def test_mixed_precision_and_gradient():
+    """The mask is of the input's type, and the gradient passes through what is kept."""
+    layer = SpatialDropout2D(0.5, name="d", dtype="float16")
+    y = layer(np.ones((2, 2, 2, 8), np.float16), training=True)
+    assert keras.backend.standardize_dtype(y.dtype) == "float16"
+    assert set(np.unique(ops.convert_to_numpy(y))) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1, 2])
+def test_bad_rate(rate):
+    """A rate outside [0, 1) is refused."""
+    with pytest.raises(ValueError, match=r"`rate` must be in \[0, 1\)"):
+        SpatialDropout2D(rate)

@@ -1,0 +1,219 @@
+"""Sources: IDX files, Keras's download, scikit-learn's digits, and the folders written of them."""
+
+import gzip
+
+import keras
+import numpy as np
+import pytest
+
+from mnist_keras import sources
+from mnist_keras.image_folder import read_data_folder
+from mnist_keras.images import DataError
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_idx_round_trip(tmp_path, digit_images, write_idx, zipped):
+    """An IDX folder gives back what was written, gzipped or not, with the channels asked for."""
+    images, labels = digit_images
+    folder = write_idx(tmp_path, images, labels, zipped=zipped)
+
+    found = sources.load("mnist", folder, channels=3)
+
+    assert found.name == "MNIST t10k"
+    assert found.images.shape == (30, 28, 28, 3)
+    for channel in range(3):
+        np.testing.assert_array_equal(found.images[..., channel], images)
+    np.testing.assert_array_equal(found.labels, labels)
+
+
+def test_both_parts_train_first(tmp_path, digit_images, write_idx):
+    """Train and t10k are joined, train first, and the name says so."""
+    images, labels = digit_images
+    write_idx(tmp_path, images, labels, "train")
+    write_idx(tmp_path, images[::-1], labels[::-1], "t10k")
+
+    found = sources.load("fashion_mnist", tmp_path)
+
+    assert found.name == "Fashion-MNIST train + t10k"
+    np.testing.assert_array_equal(found.images[..., 0], np.concatenate([images, images[::-1]]))
+
+
+def test_names_with_a_dot(tmp_path, digit_images, write_idx):
+    """Files called t10k-images.idx3-ubyte, as some archives have them, are found too."""
+    write_idx(tmp_path, *digit_images)
+    for path in list(tmp_path.iterdir()):
+        path.rename(path.with_name(path.name.replace("-idx", ".idx")))
+    assert len(sources.load("mnist", tmp_path)) == 30
+
+
+def damage_header(content):
+    return b"\x00\x00\x0d" + content[3:]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_header, "not an IDX file of bytes"),
+        (lambda content: b"", "not an IDX file of bytes"),
+        (lambda content: content[:7], "header is cut short"),
+        (lambda content: content[:-1], r"promises 30×28×28 = 23520 bytes, the file holds 23519"),
+        (lambda content: content + b"x", "the file holds 23521"),
+        (lambda content: gzip.compress(content)[:-20], "cannot be read"),
+        (lambda content: gzip.compress(content)[:40] + b"junk" * 9, "cannot be read"),
+        (lambda content: content[:4] + b"\xff" * 12 + content[16:], "promises"),
+    ],
+    ids=["type", "empty", "short header", "short", "long", "cut gzip", "bad gzip", "huge"],
+)
+def test_damaged_idx_is_named(tmp_path, digit_images, write_idx, damage, message):
+    """A damaged IDX file is refused with its path and what is wrong."""
+    write_idx(tmp_path, *digit_images, zipped=False)
+    path = tmp_path / "t10k-images-idx3-ubyte"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=message) as error:
+        sources.load("mnist", tmp_path)
+    assert str(path) in str(error.value)
+
+
+def test_idx_parts_that_do_not_fit(tmp_path, digit_images, write_idx):
+    """Counts, sizes and labels of the two files have to agree with MNIST's format."""
+    images, labels = digit_images
+    cases = {
+        "for 30 images": (images, labels[:-1]),
+        "expected n×28×28": (images[:, :-1], labels),
+        "label 10 is not a digit": (images, labels + 1),
+    }
+    for message, arrays in cases.items():
+        with pytest.raises(DataError, match=message):
+            sources.load("mnist", write_idx(tmp_path / message[:5], *arrays))
+
+
+def test_idx_folders_without_pairs(tmp_path, digit_images, write_idx):
+    """A missing folder, an empty one and a file without its partner are refused."""
+    with pytest.raises(DataError, match="no such folder"):
+        sources.load("mnist", tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no IDX files"):
+        sources.load("mnist", tmp_path)
+    write_idx(tmp_path, *digit_images)
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(DataError, match="t10k-labels-idx1-ubyte is missing"):
+        sources.load("mnist", tmp_path)
+
+
+def test_download_is_checked(monkeypatch):
+    """What Keras downloads has to be 70,000 images, and joins both parts."""
+    x, y = np.zeros((60_000, 28, 28), np.uint8), np.zeros(60_000, np.uint8)
+    monkeypatch.setattr(
+        keras.datasets.mnist, "load_data", lambda: ((x, y), (x[:10_000] + 1, y[:10_000] + 9))
+    )
+    found = sources.load("mnist")
+    assert (found.name, len(found)) == ("MNIST", 70_000)
+    assert found.images[-1].max() == 1
+
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: ((x, y), (x[:9_999], y[:9_999])))
+    with pytest.raises(DataError, match="expected 70,000 images"):
+        sources.load("mnist")
+
+
+def test_digits_stand_in_when_mnist_cannot_be_had(monkeypatch, capsys):
+    """Without files, cache and network the digits are used, and the reason is given."""
+
+    def fail():
+        print("Downloading data")  # noqa: T201 (as Keras does)
+        raise Exception("URL fetch failure: no network")
+
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", fail)
+    monkeypatch.delenv("MNIST_KERAS_IDX", raising=False)
+    images, reason = sources.default(None, channels=1)
+
+    assert images.name == "digits (scikit-learn)"
+    assert "no network" in reason
+    assert capsys.readouterr().out == ""
+
+
+def test_idx_from_the_environment(monkeypatch, tmp_path, digit_images, write_idx):
+    """MNIST_KERAS_IDX names the folder; a folder that is named must hold MNIST."""
+    monkeypatch.setenv("MNIST_KERAS_IDX", str(write_idx(tmp_path, *digit_images)))
+    assert sources.default(None, channels=1)[0].name == "MNIST t10k"
+
+    monkeypatch.setenv("MNIST_KERAS_IDX", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="no such folder"):
+        sources.default(None, channels=1)
+
+
+def test_digits_are_scikit_learns_in_mnists_format():
+    """1,797 scans fill a 20×20 box in the middle of 28×28 pixels, and keep their ink."""
+    from sklearn.datasets import load_digits
+
+    scans = load_digits()
+    digits = sources.load("digits")
+
+    assert digits.images.shape == (1797, 28, 28, 1)
+    np.testing.assert_array_equal(digits.labels, scans.target)
+    frame = digits.images.copy()
+    frame[:, 4:24, 4:24] = 0
+    assert frame.max() == 0
+    ink = digits.images[:, 4:24, 4:24, 0].mean((1, 2)) / 255
+    np.testing.assert_allclose(ink, scans.images.mean((1, 2)) / 16, atol=0.03)
+
+
+def test_draw_takes_as_many_of_each_class_and_the_rest():
+    """A draw and its rest are all images, each once; another seed draws others."""
+    digits = sources.load("digits")
+    drawn, rest = sources.draw(digits, 50, seed=0)
+
+    assert np.bincount(drawn.labels).tolist() == [50] * 10
+    both = sorted([*drawn.digests, *rest.digests])
+    assert both == sorted(digits.digests)
+    again, _ = sources.draw(digits, 50, seed=0)
+    other, _ = sources.draw(digits, 50, seed=1)
+    np.testing.assert_array_equal(again.digests, drawn.digests)
+    assert set(other.digests) != set(drawn.digests)
+
+
+def test_draw_of_too_many():
+    """A class with too few images is named."""
+    with pytest.raises(DataError, match=r"class '8' has 174 images, fewer than the 175 to draw"):
+        sources.draw(sources.load("digits"), 175, seed=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_written_folders_are_what_was_drawn(tmp_path, channels):
+    """Reading the PNGs back gives the images that a run of the same seed draws."""
+    digits = sources.load("digits", channels=channels)
+    train, heldout = sources.write_folders(digits, tmp_path / "out", per_class=5, seed=3)
+    assert (train.name, heldout.name) == ("train-5", "heldout")
+
+    drawn, rest = sources.draw(sources.load("digits", channels=3), 5, seed=3)
+    images, others = read_data_folder(tmp_path / "out")
+
+    assert images.fingerprint == drawn.fingerprint
+    assert others.fingerprint == rest.fingerprint
+    np.testing.assert_array_equal(images.canonical().images, drawn.canonical().images)
+
+
+def test_written_folders_are_whole_or_not_there(tmp_path, monkeypatch):
+    """Existing folders are not touched; a failure half-way leaves nothing behind."""
+    digits = sources.load("digits")
+    sources.write_folders(digits, tmp_path / "a", per_class=5, seed=0)
+    with pytest.raises(DataError, match=r"train-5: exists already"):
+        sources.write_folders(digits, tmp_path / "a", per_class=5, seed=0)
+
+    written = []
+
+    def fail(images, folder):
+        written.append(folder)
+        (folder / "0").mkdir(parents=True)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sources, "_write_pngs", fail)
+    with pytest.raises(DataError, match="cannot be written: No space left on device"):
+        sources.write_folders(digits, tmp_path / "b", per_class=5, seed=0)
+    assert written
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_genuine_mnist(mnist_idx):
+    """The genuine test set reads as 10,000 images with the published class counts."""
+    mnist = sources.load("mnist", mnist_idx)
+    counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert np.bincount(mnist.labels).tolist() == counts
