@@ -80,12 +80,12 @@ def train(
         finite, the record ends with that epoch.
     """
     settings = run.settings
-    training, test = split_indices(
-        data.images, settings.validation_split, run.seed, settings.stratify
-    )
+    # Sorted by content, so that batches do not depend on the files' names and order.
+    images = data.images.canonical()
+    training, test = split_indices(images, settings.validation_split, run.seed, settings.stratify)
     batches = Batches(
-        data.images.images[training].astype("float32") / 255,
-        data.images.labels[training].astype("int32"),
+        images.images[training].astype("float32") / 255,
+        images.labels[training].astype("int32"),
         settings.batch_size,
         seed=run.seed,
     )
@@ -100,15 +100,15 @@ def train(
         if watch.diverged:
             break
         scores[end] = Score(
-            test=predict_classes(model, data.images.images[test]),
+            test=predict_classes(model, images.images[test]),
             heldout=predict_classes(model, data.heldout.images),
         )
     return Record(
         run=run,
-        data_name=data.images.name,
+        data_name=images.name,
         data_fingerprint=data.fingerprint,
-        class_names=data.images.class_names,
-        test_labels=data.images.labels[test],
+        class_names=images.class_names,
+        test_labels=images.labels[test],
         heldout_labels=data.heldout.labels,
         loss=tuple(watch.loss),
         accuracy=tuple(watch.accuracy),

@@ -1,5 +1,6 @@
 """The command line: each command parses, sets the backend, calls the library and prints."""
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -23,13 +24,16 @@ def _exit_code(error: Exception) -> int | None:
     return next((code for kind, code in codes.items() if isinstance(error, kind)), None)
 
 
+_STOPPED = (130, 143)  # Ctrl-C, SIGTERM
+
+
 class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("\nStopped by Ctrl-C.", err=True)
-            ctx.exit(130)
+            sys.exit(130)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
@@ -42,7 +46,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="mnist-keras")
+@click.version_option(package_name="mnist-keras", prog_name="mnist-keras")
 def cli() -> None:
     """Reproduce and check a small-data MNIST report on JAX, TensorFlow or PyTorch.
 
@@ -56,10 +60,18 @@ cli.add_command(data)
 cli.add_command(list_experiments)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the program."""
     signal.signal(signal.SIGTERM, _terminate)
-    cli(prog_name="mnist-keras")
+    try:
+        cli(prog_name="mnist-keras")
+    except SystemExit as end:
+        if end.code in _STOPPED:
+            # A backend stopped in the middle of a step may crash while Python takes it down.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code)
+        raise
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

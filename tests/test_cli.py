@@ -1,0 +1,235 @@
+"""The command line: tables end to end, exit codes, and one line for every wrong input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnist_keras.cli import cli
+
+EXPERIMENT = """
+title = "Short"
+section = "0"
+claim = "None."
+[settings]
+model = "basic_net"
+epochs = 2
+[[arms]]
+name = "one"
+epochs = 1
+reported_accuracy = 50
+[[arms]]
+name = "two"
+reported_loss = [2.0, 1.0]
+"""
+
+
+@pytest.fixture
+def short(tmp_path):
+    """An experiment that trains for a second."""
+    path = tmp_path / "short.toml"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+def test_every_command_has_help(invoke):
+    """Each command says what it does."""
+    assert set(cli.commands) == {"data", "list", "run"}
+    for name in cli.commands:
+        result = invoke(name, "--help")
+        assert result.exit_code == 0
+        assert len(result.output.splitlines()) > 5
+    assert invoke("--version").output.startswith("mnist-keras, version ")
+
+
+def test_list_names_every_experiment(invoke):
+    """All experiments are listed with their sections and arms."""
+    lines = invoke("list").output.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "epochs",
+        "architecture",
+        "loss",
+        "optimizer",
+        "activation",
+    ]
+    assert "(section 3.4): cross entropy, focal loss" in lines[2]
+
+
+def test_dry_run_shows_the_plan_and_trains_nothing(invoke, tmp_path):
+    """The plan shares equal arms and writes nothing."""
+    output = tmp_path / "results"
+    result = invoke("run", "--dry-run", "--seeds", 2, "--output", output)
+    assert result.exit_code == 0
+    assert "11 arms, 10 runs, seeds 0…1" in result.output
+    assert "280 epochs instead of the 482" in result.output
+    assert not output.exists()
+
+
+def test_run_prints_tables_and_writes_results(invoke, short, tmp_path):
+    """stdout is tables.md; records, tables in four formats and the figure are written."""
+    output = tmp_path / "results"
+    result = invoke("run", short, "--source", "digits", "--seeds", 2, "--output", output)
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout == (output / "tables.md").read_text()
+    assert "Data: digits (scikit-learn)." in result.stdout
+    assert "do not compare with the report's" in result.stdout
+    assert f"Backend: {keras.backend.backend()}" in result.stderr
+    names = {path.name for path in output.iterdir()}
+    assert names == {"records", "tables.md", "tables.csv", "tables.tex", "tables.json", "loss.png"}
+    assert len(list((output / "records").iterdir())) == 2
+    one, two = json.loads((output / "tables.json").read_text())["experiments"][0]["arms"]
+    assert one["seeds"] == two["seeds"] == [0, 1]
+    assert one["loss"] == [curve[:1] for curve in two["loss"]]
+    assert one["heldout"]["n"] == 1297
+    with Image.open(output / "loss.png") as figure:
+        assert figure.format == "PNG"
+
+
+def test_a_written_source_gives_the_numbers_of_the_source(invoke, short, tmp_path):
+    """`data` and then `run --data` is the run that draws with the same seed."""
+    assert invoke("data", "digits", tmp_path / "digits", "--per-class", 12).exit_code == 0
+    arguments = ("run", short, "--seeds", 1, "--output")
+    folder = invoke(*arguments, tmp_path / "a", "--data", tmp_path / "digits")
+    source = invoke(*arguments, tmp_path / "b", "--source", "digits", "--per-class", 12)
+
+    assert folder.exit_code == source.exit_code == 0, folder.output + source.output
+    assert "Data: digits/train-12." in folder.stdout
+    tables = [json.loads((tmp_path / name / "tables.json").read_text()) for name in "ab"]
+    arms = [table["experiments"][0]["arms"] for table in tables]
+    for one, other in zip(*arms, strict=True):
+        assert one["loss"] == other["loss"]
+        assert one["test"] == other["test"]
+        assert one["heldout"] == other["heldout"]
+
+
+def test_own_folder_without_heldout(invoke, short, tmp_path, write_images):
+    """A user's folder trains without held-out images; other classes and sizes are fine."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (24, 20, 20, 3), dtype=np.uint8)
+    folder = write_images(tmp_path / "mine", images, np.repeat([0, 1, 2], 8))
+    result = invoke("run", short, "--data", folder, "--seeds", 2, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "held-out (–)" in result.stdout
+    assert "Data: mine." in result.stdout
+
+
+def test_digits_stand_in_and_say_why(invoke, short, tmp_path, monkeypatch):
+    """Without MNIST the embedded digits are used, and one line gives the reason."""
+
+    def fail():
+        raise Exception("URL fetch failure: no network")
+
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", fail)
+    monkeypatch.delenv("MNIST_KERAS_IDX", raising=False)
+    result = invoke("run", short, "--seeds", 1, "--output", tmp_path / "out")
+    assert result.exit_code == 0
+    assert "no network" in result.stderr
+    assert "these numbers do not compare with the report's" in result.stderr
+    assert "Data: digits (scikit-learn)." in result.stdout
+
+
+def test_diverged_runs_exit_with_6(invoke, short, tmp_path):
+    """Tables are printed, the run is marked, and the exit code says so."""
+    text = EXPERIMENT.replace(
+        "epochs = 2",
+        'epochs = 2\noptimizer = "sgd"\nactivation = "relu"\nlearning_rate = 1e38',
+    )
+    short.write_text(text)
+    result = invoke("run", short, "--source", "digits", "--seeds", 1, "--output", tmp_path / "out")
+    assert result.exit_code == 6
+    assert "diverged at epoch" in result.stdout
+
+
+def wrong_inputs():
+    folder, idx = "{tmp}/images", "{tmp}/idx"
+    return {
+        "unknown experiment": (("run", "los"), 2, "unknown experiment 'los'. Did you mean 'loss'?"),
+        "no such file": (("run", "{tmp}/none.toml"), 2, "none.toml: cannot be read"),
+        "wrong TOML": (("run", "{tmp}/wrong.toml"), 2, "wrong.toml: not a TOML file"),
+        "no command": (("rum",), 2, "No such command 'rum'"),
+        "seed -1": (("data", "digits", "{tmp}/d", "--seed", "-1"), 2, "-1 is not in the range"),
+        "no seeds": (("run", "--seeds", "0"), 2, "0 is not in the range"),
+        "two sources": (("run", "--data", folder, "--idx", idx), 2, "leave out --source and --idx"),
+        "unwritable": (("run", "{short}", "--output", "{tmp}/file"), 2, "file: cannot be written"),
+        "missing folder": (
+            ("run", "{short}", "--data", "{tmp}/no"),
+            3,
+            "No such file or directory",
+        ),
+        "empty folder": (("run", "{short}", "--data", "{tmp}/empty"), 3, "found no folders"),
+        "bad image": (("run", "{short}", "--data", folder), 3, "b/bad.png: not a BMP, GIF, JPEG"),
+        "bad IDX": (("run", "{short}", "--idx", idx), 3, "not an IDX file of bytes"),
+        "no IDX": (("run", "{short}", "--idx", "{tmp}/no"), 3, "no such folder of IDX files"),
+        "few images": (
+            ("run", "{short}", "--source", "digits", "--per-class", "500"),
+            3,
+            "fewer than the 500 to draw",
+        ),
+        "data exists": (("data", "digits", "{tmp}"), 3, "heldout: exists already"),
+        "unwritable data": (("data", "digits", "{tmp}/file/x"), 3, "cannot be written"),
+        "digits from IDX": (("data", "digits", "{tmp}/d", "--idx", idx), 3, "reads no IDX files"),
+        "misspelt backend": (("run", "--backend", "jaxx"), 4, "Did you mean 'jax'?"),
+        "cannot train": (("run", "--backend", "numpy"), 4, "'numpy' cannot train"),
+    }
+
+
+@pytest.mark.parametrize("case", wrong_inputs())
+def test_wrong_input_is_one_line(case, invoke, short, tmp_path):
+    """Wrong input gives the documented exit code and one line that says what and where."""
+    arguments, code, message = wrong_inputs()[case]
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("L", (28, 28)).save(tmp_path / "images" / name / "good.png")
+    (tmp_path / "images" / "b" / "bad.png").write_text("no image")
+    (tmp_path / "idx").mkdir()
+    for name in ("images-idx3", "labels-idx1"):
+        (tmp_path / "idx" / f"t10k-{name}-ubyte").write_bytes(b"<html>")
+    (tmp_path / "wrong.toml").write_text("title =")
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "heldout").mkdir()
+    arguments = [argument.format(tmp=tmp_path, short=short) for argument in arguments]
+    if arguments[0] == "run" and "--output" not in arguments:
+        arguments += ["--output", str(tmp_path / "results")]
+
+    result = invoke(*arguments)
+
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_with_their_codes(short, tmp_path, number, code):
+    """Ctrl-C and SIGTERM end a training with 130 and 143 and without a traceback."""
+    short.write_text(EXPERIMENT.replace("epochs = 2", "epochs = 100000"))
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mnist_keras", "run", short, "--source", "digits"),
+            *("--seeds", "1", "--output", tmp_path / "out"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+    )
+    for line in process.stderr:
+        if line.startswith("Backend: "):
+            break
+    time.sleep(3)
+    process.send_signal(number)
+    rest = process.stderr.read()
+    assert process.wait(timeout=60) == code
+    assert "Stopped by" in rest
+    assert "Traceback" not in rest

@@ -1,0 +1,133 @@
+"""Experiments as TOML files."""
+
+import pytest
+
+from mnist_keras.experiment import REPORT_TABLES, built_in, find, folder, load
+from mnist_keras.runs import ACTIVATIONS, ExperimentError
+
+GOOD = """
+title = "Mine"
+section = "1"
+claim = "None."
+[settings]
+epochs = 3
+[[arms]]
+name = "a"
+[[arms]]
+name = "b"
+epochs = 4
+loss = "crossentropy"
+reported_accuracy = 90
+reported_loss = [2.0, 1]
+"""
+
+
+def write(tmp_path, text, name="mine.toml"):
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def test_a_row_states_only_what_differs(tmp_path):
+    """Arms take the shared settings, and what they state themselves on top."""
+    experiment = load(write(tmp_path, GOOD))
+    a, b = experiment.arms
+    assert (experiment.name, experiment.title) == ("mine", "Mine")
+    assert (a.settings.epochs, a.settings.loss, a.reported_accuracy) == (3, "focal", None)
+    assert (b.settings.epochs, b.settings.loss, b.reported_accuracy) == (4, "crossentropy", 90)
+    assert b.reported_loss == (2.0, 1.0)
+
+
+def test_built_in_experiments_carry_the_report():
+    """The report's tables come first, each with its section, claim and numbers."""
+    assert tuple(built_in())[:4] == REPORT_TABLES
+    experiments = {name: load(path) for name, path in built_in().items()}
+    for experiment in experiments.values():
+        assert experiment.title
+        assert experiment.section
+        assert experiment.claim
+    reported = {arm.name: arm.reported_accuracy for e in experiments.values() for arm in e.arms}
+    expected = {
+        "1 epoch": 17,
+        "20 epochs": 90,
+        "50 epochs": 83,
+        "100 epochs": 83,
+        "Basic Net": 85,
+        "My CNN": 91,
+        "cross entropy": 92,
+        "focal loss": 96,
+        "SGD": None,
+        "RAdam": None,
+    }
+    assert reported.items() >= expected.items()
+    curves = [arm.reported_loss for e in experiments.values() for arm in e.arms]
+    assert sorted(len(curve) for curve in curves if curve) == [10] * 4
+    activations = [arm.settings.activation for arm in experiments["activation"].arms]
+    assert tuple(activations) == ACTIVATIONS
+
+
+def test_find(tmp_path):
+    """Names, paths and `all` can be mixed; each experiment is found once."""
+    assert [e.name for e in find([])] == list(REPORT_TABLES)
+    assert [e.name for e in find(["all"])] == list(built_in())
+    path = write(tmp_path, GOOD)
+    assert [e.name for e in find(["loss", str(path), "loss"])] == ["loss", "mine"]
+    with pytest.raises(ExperimentError, match="two experiments are called 'loss'"):
+        find(["loss", str(write(tmp_path, GOOD, "loss.toml"))])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("title", "titel"), "unknown key 'titel'. Did you mean 'title'?"),
+        (("epochs = 3", "epoch = 3"), "unknown key 'epoch'. Did you mean 'epochs'?"),
+        (("epochs = 4", "epohcs = 4"), "arm 2: unknown key 'epohcs'. Did you mean 'epochs'?"),
+        (("crossentropy", "cross_entropy"), "Did you mean 'crossentropy'?"),
+        (("epochs = 4", "epochs = 0"), "arm 2: `epochs` must be an integer >= 1"),
+        (("epochs = 4", 'epochs = "4"'), "arm 2: `epochs` must be an integer >= 1"),
+        (('title = "Mine"', ""), "`title` is missing"),
+        (('title = "Mine"', "title = 3"), "`title` must be of type str"),
+        (('name = "a"', ""), "arm 1: `name` is missing"),
+        (('name = "b"', 'name = "a"'), "expected [[arms]] of different names"),
+        (("90", "101"), "`reported_accuracy` is in percent"),
+        (("90", '"90"'), "`reported_accuracy` must be a number"),
+        (("[2.0, 1]", '[2.0, "1"]'), "`reported_loss` must be a number"),
+        (("[2.0, 1]", "2.0"), "`reported_loss` must be of type list"),
+        (("[settings]", "settings = 3\n[other]"), "unknown key 'other'"),
+        (("claim", "claim ="), "not a TOML file"),
+    ],
+    ids=lambda value: value[1] if isinstance(value, tuple) else "",
+)
+def test_bad_files(tmp_path, change, message):
+    """An unknown key or value names the file, the arm and the nearest known word."""
+    path = write(tmp_path, GOOD.replace(*change, 1))
+    with pytest.raises(ExperimentError) as error:
+        load(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)
+
+
+def test_files_that_are_none(tmp_path):
+    """Missing, binary and armless files and unknown names are one clear line."""
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    cases = {
+        tmp_path / "nowhere.toml": "cannot be read: No such file",
+        tmp_path / "binary.toml": "not a TOML file",
+        write(tmp_path, 'title = "x"\narms = []', "empty.toml"): "expected [[arms]]",
+        write(tmp_path, 'title = "x"', "none.toml"): "`arms` is missing",
+        write(tmp_path, 'title = "x"\narms = [1]', "one.toml"): "arm 1: expected a table",
+    }
+    for path, message in cases.items():
+        with pytest.raises(ExperimentError) as error:
+            find([str(path)])
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ExperimentError, match="unknown experiment 'los'"):
+        find(["los"])
+
+
+def test_experiments_are_found_outside_the_checkout(monkeypatch, tmp_path):
+    """The folder does not depend on where the program is started."""
+    monkeypatch.chdir(tmp_path)
+    assert folder().is_dir()
+    assert set(REPORT_TABLES) <= set(built_in())

@@ -1,0 +1,981 @@
+"""FocalLoss against a 50-digit oracle, exact identities, and Keras's own losses."""
+
+import functools
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import hypothesis.strategies as st
+import keras
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from keras import ops
+
+from mnist_keras.losses import FocalLoss, class_balanced_alpha, focal_loss
+
+# Keras's own conversion of PyTorch tensors, with NumPy 2 and a PyTorch that lacks the keyword.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
+
+GAMMAS = [0.0, 0.5, 1.0, 2.0, 5.0]
+MARGINS = [0.1, 1.0, 5.0, 10.0, 16.0, 17.0, 20.0, 50.0, 100.0, 1e3, 1e4]
+BACKENDS = [name for name in ("jax", "tensorflow", "torch") if importlib.util.find_spec(name)]
+ROWS = np.array([[2, 1, 0], [0, 3, 1], [1, 1, 1.5]], "float32")
+LABELS = np.array([0, 1, 2])
+NAN = float("nan")
+
+
+# The oracle, in 50 digits.
+
+
+@functools.cache
+def oracle_of_class(logits, t):
+    """Return p_t, 1 - p_t, -log p_t, and the gradient of log p_t in the logits."""
+    with mpmath.workdps(50):
+        scores = [mpmath.exp(mpmath.mpf(z) - max(logits)) for z in logits]
+        total = mpmath.fsum(scores)
+        rest = mpmath.fsum(scores[:t] + scores[t + 1 :])
+        gradient = [-score / total for score in scores]
+        gradient[t] = rest / total
+        return scores[t] / total, rest / total, mpmath.log1p(rest / scores[t]), gradient
+
+
+def oracle(logits, y, gamma, alpha):
+    """Return value and gradient of one row, and the error allowed for each.
+
+    `y`, `gamma` and `alpha` have one number per class. A class may be wrong by 16 units of
+    2^-24 (1 + (1 + gamma) m) relative to its own term, where m is its margin, capped at 90.
+    """
+    value, value_error, gradient_error = mpmath.mpf(0), 0.0, 0.0
+    gradient = np.array([mpmath.mpf(0)] * len(logits))
+    with mpmath.workdps(50):
+        for t in np.flatnonzero(y):
+            p, q, cross_entropy, slope = oracle_of_class(tuple(map(float, logits)), int(t))
+            weight, g = mpmath.mpf(float(y[t])) * float(alpha[t]), mpmath.mpf(float(gamma[t]))
+            term = weight * q**g * cross_entropy
+            term_gradient = (
+                np.array(slope) * -weight * (q**g + g * p * cross_entropy * q ** (g - 1))
+            )
+            margin = min(max(mpmath.log(p) - mpmath.log(q), 0), 90)
+            tolerance = 16 * 2**-24 * (1 + (1 + g) * margin)
+            value, gradient = value + term, gradient + term_gradient
+            value_error += float(tolerance * term)
+            gradient_error += float(tolerance * max(abs(term_gradient)))
+    return float(value), gradient.astype("float64"), value_error, gradient_error
+
+
+def assert_oracle(values, gradients, logits, y, gamma, alpha):
+    """Compare with the oracle; figures below 1e-36 need only be below 1e-36 themselves."""
+    shape = logits.shape
+    gamma, alpha = np.broadcast_to(gamma, shape[-1]), np.broadcast_to(alpha, shape[-1])
+    rows = zip(
+        np.ravel(values),
+        *(np.reshape(a, (-1, shape[-1])) for a in (gradients, logits, y)),
+        strict=True,
+    )
+    for value, gradient, z, target in rows:
+        right_value, right_gradient, value_error, gradient_error = oracle(z, target, gamma, alpha)
+        assert abs(value - right_value) <= max(value_error, 1e-36), (z, target)
+        assert np.max(np.abs(gradient - right_gradient)) <= max(gradient_error, 1e-36), (z, target)
+
+
+# What differs between backends.
+
+
+def compiled(function):
+    """Compile a function of one tensor with XLA; PyTorch stays eager."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True)
+    return function
+
+
+def value_and_gradient(function, x, dtype="float32", jit=False):
+    """Return `function(x)` as an array and the gradient of its sum."""
+    wrap = compiled if jit else lambda same: same
+    x = ops.convert_to_tensor(x, dtype)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        def total_and_rows(x):
+            value = function(x)
+            return ops.sum(value), value
+
+        both = jax.value_and_grad(total_and_rows, has_aux=True)
+        (_, value), gradient = wrap(both)(x)
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        def both(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                value = function(x)
+            return value, tape.gradient(value, x)
+
+        value, gradient = wrap(both)(x)
+    else:
+        import torch
+
+        x = x.detach().requires_grad_()
+        value = function(x)
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+    return tuple(ops.convert_to_numpy(ops.cast(a, "float32")) for a in (value, gradient))
+
+
+def hessian(function, x):
+    """Return the second derivatives of a scalar function of a vector."""
+    x = ops.convert_to_tensor(x, "float32")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        result = jax.hessian(function)(x)
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                value = function(x)
+            gradient = inner.gradient(value, x)
+        result = outer.jacobian(gradient, x)
+    else:
+        import torch
+
+        result = torch.autograd.functional.hessian(function, x)
+    return ops.convert_to_numpy(result)
+
+
+def values(*args, **kwargs):
+    """Return the rows of the function form on logits as an array."""
+    return ops.convert_to_numpy(focal_loss(*args, from_logits=True, **kwargs))
+
+
+def one_hot(labels, num_classes):
+    return np.eye(num_classes, dtype="float32")[labels]
+
+
+def logits_at_margins(num_classes, seed):
+    """Return rows whose class 0 leads, or trails, the others by each margin, and random rows."""
+    rng = np.random.default_rng(seed)
+    signed = np.concatenate([MARGINS, np.negative(MARGINS)])
+    structured = -rng.random((len(signed), num_classes))
+    structured[:, 0] = signed
+    spread = np.array([3.0, 10.0, 30.0, 100.0, 1e4])[:, None]
+    return np.concatenate([structured, spread * rng.normal(size=(5, num_classes))]).astype(
+        "float32"
+    )
+
+
+# Accuracy.
+
+
+@pytest.mark.parametrize("form", ["integer", "one-hot"])
+@pytest.mark.parametrize(
+    ("num_classes", "jit"), [(2, False), (10, False), (10, True), (100, False)]
+)
+def test_every_margin_and_gamma_is_right(num_classes, form, jit):
+    """Values and gradients meet the oracle from margin -1e4 to 1e4, in both label forms."""
+    logits = logits_at_margins(num_classes, seed=num_classes)
+    labels = np.zeros(len(logits), "int32")
+    y = labels if form == "integer" else one_hot(labels, num_classes)
+    for gamma in GAMMAS:
+        loss = functools.partial(focal_loss, y, gamma=gamma, from_logits=True)
+        found = value_and_gradient(loss, logits, jit=jit)
+        assert_oracle(*found, logits, one_hot(labels, num_classes), gamma, 1.0)
+        assert np.all(found[1][:, 0][np.isin(logits[:, 0], np.negative(MARGINS[2:]))] < -0.9)
+
+
+def test_a_thousand_classes_are_right():
+    """Accuracy does not depend on the number of classes."""
+    logits = logits_at_margins(1000, seed=0)[::5]
+    labels = np.zeros(len(logits), "int32")
+    for y in labels, one_hot(labels, 1000):
+        found = value_and_gradient(lambda z, y=y: focal_loss(y, z, 0.5, from_logits=True), logits)
+        assert_oracle(*found, logits, one_hot(labels, 1000), 0.5, 1.0)
+
+
+def test_soft_labels_are_right():
+    """Soft labels meet the oracle class by class, with gamma and alpha per class."""
+    rng = np.random.default_rng(0)
+    logits = logits_at_margins(5, seed=1)
+    y = rng.dirichlet(np.ones(5), len(logits)).astype("float32")
+    for gamma in [*GAMMAS, [0.0, 0.5, 1.0, 2.0, 5.0]]:
+        alpha = [0.5, 1.0, 2.0, 0.0, 1.5]
+        loss = functools.partial(focal_loss, y, gamma=gamma, alpha=alpha, from_logits=True)
+        assert_oracle(*value_and_gradient(loss, logits), logits, y, gamma, alpha)
+
+
+@pytest.mark.parametrize("form", ["integer", "one-hot"])
+def test_probabilities_are_right(form):
+    """Probabilities down to 1e-20, normalised or not, give the oracle's value and gradient."""
+    p = np.array([[0.3, 0.7, 1e-20], [1e-20, 0.5, 0.5], [1, 1e-12, 1e-13], [2, 3, 5]], "float32")
+    labels = np.zeros(len(p), "int32")
+    y = labels if form == "integer" else one_hot(labels, 3)
+    for gamma in GAMMAS:
+        value, gradient = value_and_gradient(functools.partial(focal_loss, y, gamma=gamma), p)
+        # dL / d log p = p dL / dp
+        assert_oracle(value, gradient * p, np.log(p, dtype="float64"), one_hot(labels, 3), gamma, 1)
+
+
+def test_backends_agree():
+    """Figures that all backends must reproduce within 2e-5, easy rows included."""
+    loss = functools.partial(focal_loss, [0, 0, 0, 0], gamma=0.5, from_logits=True)
+    logits = np.array([[17, 0, 0], [12, 0.5, 0.25], [-20, 0, 0], [0.1, 0.2, 0.3]], "float32")
+    value, _ = value_and_gradient(loss, logits)
+    right = [oracle(row, one_hot(0, 3), [0.5] * 3, [1] * 3)[0] for row in logits]
+    np.testing.assert_allclose(value, right, rtol=1e-5)
+
+
+# Golden numbers of shared/design/focal_loss.md, sections 4a to 4c.
+
+
+@pytest.mark.parametrize(
+    ("logits", "right"),
+    [
+        ([0.0] * 10, [2.302585093, 2.18442402, 2.072326584, 1.865093925, 1.359653472]),
+        ([0, 0], [0.6931471806, 0.4901290717, 0.3465735903, 0.1732867951, 0.02166084939]),
+        ([2, 1, 0], [0.4076059644, 0.2358341481, 0.1364497831, 0.04567779897, 0.00171357109]),
+        (
+            [10001, 10000, 9999],
+            [0.4076059644, 0.2358341481, 0.1364497831, 0.04567779897, 0.00171357109],
+        ),
+        (
+            [-9999, -10000, -10001],
+            [0.4076059644, 0.2358341481, 0.1364497831, 0.04567779897, 0.00171357109],
+        ),
+        (
+            [2, -np.inf, 0],
+            [0.126928011, 0.04382288099, 0.0151301898, 0.001803562835, 3.054864711e-6],
+        ),
+        ([5, 0], [0.006715348489, 5.493816266e-4, 4.494482634e-5, 3.008090225e-7, 9.018292425e-14]),
+        ([15, 0], [3.059022737e-7, 1.691897405e-10, 9.357618675e-14, 2.862516391e-20, 0]),
+        ([17, 0], [4.139937633e-8, 8.423463406e-12, 1.713908325e-15, 7.095473428e-23, 0]),
+        ([40, 0], [4.248354255e-18, 8.756510763e-27, 1.804851388e-35, 0, 0]),
+        ([100, 0], [0, 0, 0, 0, 0]),
+        ([1e4, 0], [0, 0, 0, 0, 0]),
+        ([-5, 0], [5.006715348, 4.989932621, 4.973206149, 4.939921222, 4.841397112]),
+        ([-16, 0], [16.00000011, 15.99999921, 15.99999831, 15.99999651, 15.99999111]),
+        ([-20, 0], [20, 19.99999998, 19.99999996, 19.99999992, 19.9999998]),
+        ([-100, 0], [100] * 5),
+        ([-1e4, 0], [1e4] * 5),
+    ],
+)
+def test_known_values(logits, right):
+    """The values worked out by hand for the specification come out, in both label forms."""
+    for gamma, expected in zip(GAMMAS, right, strict=True):
+        for y in [0], one_hot([0], len(logits)):
+            found = values(y, np.array([logits], "float32"), gamma=gamma)
+            np.testing.assert_allclose(found, [expected], rtol=1e-5, atol=1e-36)
+
+
+@pytest.mark.parametrize(
+    ("logits", "gamma", "right"),
+    [
+        ([2, 1, 0], 2.0, [-0.09828779484, 0.07185413559, 0.02643365925]),
+        ([-20, 0, 0], 2.0, [-1.00000004, 0.5000000198, 0.5000000198]),
+        ([17, 0, 0], 0.5, [-3.573772512e-11, 1.786886256e-11, 1.786886256e-11]),
+        ([2, -np.inf, 0], 0.5, [-0.06045526681, 0, 0.06045526681]),
+        ([-1e4, 0], 5.0, [-1, 1]),
+    ],
+)
+def test_known_gradients(logits, gamma, right):
+    """Whole gradients, which sum to 0, come out in both label forms."""
+    for y in [0], one_hot([0], len(logits)):
+        loss = functools.partial(focal_loss, y, gamma=gamma, from_logits=True)
+        _, gradient = value_and_gradient(loss, [logits])
+        np.testing.assert_allclose(gradient, [right], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("gamma", "mean", "weighted_mean"),
+    [
+        (0, 0.457276251139, 0.654134180205),
+        (0.5, 0.297029722432, 0.453766396554),
+        (1, 0.199469371359, 0.321870236985),
+        (2, 0.0961653590605, 0.168110399534),
+        (5, 0.0136788845807, 0.0264957184456),
+    ],
+)
+def test_known_means(gamma, mean, weighted_mean):
+    """The mean divides by the number of rows, not by the sum of the alphas."""
+    for y in LABELS, one_hot(LABELS, 3):
+        assert float(FocalLoss(gamma, from_logits=True)(y, ROWS)) == pytest.approx(mean, rel=1e-6)
+        loss = FocalLoss(gamma, [0.5, 1, 2], from_logits=True)
+        assert float(loss(y, ROWS)) == pytest.approx(weighted_mean, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "logits", "right"),
+    [
+        (1, [2, 1, 0], [0.8076059644, 0.6394108361, 0.5272245719, 0.3919244776, 0.2206039591]),
+        (
+            [0.5, 1, 2],
+            [2, 1, 0],
+            [0.9057044733, 0.7865359972, 0.6985519298, 0.5752977014, 0.3702213239],
+        ),
+        (1, [50, 0, -50], [20] * 5),
+        ([0.5, 1, 2], [50, 0, -50], [30] * 5),
+    ],
+)
+def test_known_soft_labels(alpha, logits, right):
+    """Soft labels weight the loss of each class."""
+    y = np.array([[0.7, 0.2, 0.1]], "float32")
+    for gamma, expected in zip(GAMMAS, right, strict=True):
+        found = values(y, [logits], gamma=gamma, alpha=alpha)
+        np.testing.assert_allclose(found, [expected], rtol=1e-6)
+
+
+def test_known_label_smoothing():
+    """Smoothing integer, one-hot and already smooth labels is the same."""
+    right = [0.5076059644, 0.3374442125, 0.2358188818, 0.1358510243, 0.0632029287]
+    smooth = np.array([[0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3]])
+    for gamma, expected in zip(GAMMAS, right, strict=True):
+        for y in [0], one_hot([0], 3):
+            found = values(y, ROWS[:1], gamma=gamma, label_smoothing=0.1)
+            np.testing.assert_allclose(found, [expected], rtol=1e-6)
+        np.testing.assert_allclose(values(smooth, ROWS[:1], gamma=gamma), [expected], rtol=1e-6)
+
+
+# Identities.
+
+
+def test_gamma_zero_is_cross_entropy():
+    """With gamma 0, value and gradient are cross entropy's, on saturated rows too."""
+    logits = np.array([[0, 0, 0], [2, 1, 0], [30, 0, 0], [100, 0, 0], [-30, 0, 0]], "float32")
+    labels = np.zeros(5, "int32")
+    keras_loss = keras.losses.CategoricalCrossentropy(from_logits=True, reduction=None)
+    right = value_and_gradient(lambda z: keras_loss(one_hot(labels, 3), z), logits)
+    for y in labels, one_hot(labels, 3):
+        found = value_and_gradient(lambda z, y=y: focal_loss(y, z, 0, from_logits=True), logits)
+        np.testing.assert_allclose(found[0], right[0], rtol=1e-6, atol=2e-7)
+        np.testing.assert_allclose(found[1], right[1], rtol=1e-6, atol=2e-7)
+        assert np.all(np.isfinite(found[1]))
+
+
+def test_probabilities_inside_the_clip_are_keras_focal_loss():
+    """Where Keras clips nothing, both give the same, with label smoothing and alpha."""
+    p = np.random.default_rng(0).dirichlet(np.ones(4), 20).astype("float32")
+    y = one_hot(np.arange(20) % 4, 4)
+    options = {"alpha": [0.5, 1, 2, 3], "gamma": 1.5, "label_smoothing": 0.1}
+    right = keras.losses.CategoricalFocalCrossentropy(**options)(y, p)
+    assert float(FocalLoss(**options)(y, p)) == pytest.approx(float(right), rel=1e-5)
+
+
+def test_log_probabilities_count_as_logits():
+    """log softmax of the logits gives the loss of the logits; softmax as probabilities too."""
+    p = np.exp(ROWS) / np.exp(ROWS).sum(-1, keepdims=True)
+    right = values(LABELS, ROWS)
+    np.testing.assert_allclose(values(LABELS, np.log(p)), right, rtol=1e-5)
+    np.testing.assert_allclose(ops.convert_to_numpy(focal_loss(LABELS, p)), right, rtol=1e-5)
+
+
+def test_ratio_to_cross_entropy_is_the_focal_factor():
+    """Focal loss over cross entropy is (1 - p_t)^gamma, and alpha is applied last."""
+    p_t = np.exp(-values(LABELS, ROWS, gamma=0))
+    alpha = np.array([0.5, 3.0, 2.0])
+    ratio = values(LABELS, ROWS, gamma=2, alpha=alpha) / values(LABELS, ROWS, gamma=0)
+    np.testing.assert_allclose(ratio, alpha * (1 - p_t) ** 2, rtol=1e-5)
+
+
+def test_gamma_per_class_is_the_gamma_of_the_true_class():
+    """A sequence of gammas acts row by row, in both label forms."""
+    right = [values(LABELS, ROWS, gamma=g)[i] for i, g in enumerate([0, 0.5, 5])]
+    for y in LABELS, one_hot(LABELS, 3):
+        np.testing.assert_allclose(values(y, ROWS, gamma=[0, 0.5, 5]), right, rtol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [1, 2, -2, -3])
+@pytest.mark.parametrize("options", [{"alpha": [0.5, 1, 2]}, {"label_smoothing": 0.1}])
+def test_any_class_axis(axis, options):
+    """Moving the class axis moves nothing else, also when all axes have one length."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(3, 3, 3, 3)).astype("float32")
+    labels = rng.integers(3, size=(3, 3, 3))
+    right = values(labels, logits, **options)
+    moved = np.moveaxis(logits, -1, axis)
+    forms = [labels, np.expand_dims(labels, axis), np.moveaxis(one_hot(labels, 3), -1, axis)]
+    for y in forms:
+        np.testing.assert_allclose(values(y, moved, axis=axis, **options), right, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64", "float32", "float64", "bool"])
+def test_labels_of_every_dtype_and_shape(dtype):
+    """Integer labels of any dtype, with or without a class axis of size 1, mean the same."""
+    logits = ROWS[:, :2] if dtype == "bool" else ROWS
+    labels = (LABELS % logits.shape[-1]).astype(dtype)
+    right = values(one_hot(labels.astype(int), logits.shape[-1]), logits)
+    for y in labels, labels[:, None]:
+        np.testing.assert_allclose(values(y, logits), right, rtol=1e-6)
+
+
+def test_segmentation_shapes():
+    """Labels (B, H, W) against logits (B, H, W, C) give one value per pixel."""
+    logits = np.tile(ROWS[:, None, None], (1, 4, 5, 1))
+    labels = np.tile(LABELS[:, None, None], (1, 4, 5))
+    found = values(labels, logits)
+    assert found.shape == (3, 4, 5)
+    np.testing.assert_allclose(found[:, 2, 3], values(LABELS, ROWS), rtol=1e-6)
+
+
+# Edges.
+
+
+def test_infinite_logits():
+    """Classes masked with -inf drop out; a masked true class stays finite."""
+    logits = np.array([[1, -np.inf, -np.inf], [-np.inf, 0, 0]], "float32")
+    for gamma in GAMMAS:
+        for y in [0, 0], one_hot([0, 0], 3):
+            loss = functools.partial(focal_loss, y, gamma=gamma, from_logits=True)
+            value, gradient = value_and_gradient(loss, logits)
+            assert value[0] == 0
+            assert 1e29 < value[1] < np.inf
+            assert np.all(gradient[0] == 0)
+            assert np.all(np.isfinite(gradient))
+
+
+def test_a_probability_of_zero_costs_69():
+    """Probabilities have a floor of 1e-30, with finite gradients on both sides."""
+    value, gradient = value_and_gradient(lambda p: focal_loss([0, 1], p), [[0, 1.0], [0, 1.0]])
+    np.testing.assert_allclose(value, [69.0775528, 0], rtol=1e-6, atol=1e-36)
+    assert np.all(np.isfinite(gradient))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_a_label_that_names_no_class_is_nan_in_its_row_alone(jit, label_smoothing):
+    """Labels out of range, broken or NaN mark their own row, eager and compiled."""
+    labels = np.array([0, 3, -1, 0.7, NAN, 1e30, np.inf, 1], "float32")
+    logits = np.tile(ROWS[:1], (8, 1))
+    options = {"from_logits": True, "label_smoothing": label_smoothing}
+    loss = functools.partial(focal_loss, labels, **options)
+    value, gradient = value_and_gradient(loss, logits, jit=jit)
+    assert np.isnan(value).tolist() == [False] + [True] * 6 + [False]
+    right = values([0, 1], logits[:2], label_smoothing=label_smoothing)
+    np.testing.assert_allclose(value[[0, -1]], right, rtol=1e-6)
+    assert np.all(np.isfinite(gradient[[0, -1]]))
+
+
+@pytest.mark.parametrize("form", ["integer", "one-hot"])
+@pytest.mark.parametrize("margin", [-100, 17, 100])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_second_derivatives_are_finite(gamma, margin, form):
+    """The Hessian has no NaN at margins of 100, and its rows sum to 0."""
+    y = [0] if form == "integer" else one_hot([0], 3)
+    found = hessian(
+        lambda z: ops.sum(focal_loss(y, z[None], gamma, from_logits=True)), [margin, 0, 0.5]
+    )
+    assert np.all(np.isfinite(found))
+    np.testing.assert_allclose(found.sum(-1), 0, atol=1e-6)
+
+
+# 16-bit types.
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("form", ["integer", "one-hot"])
+def test_16_bit_logits_are_computed_in_float32(dtype, form):
+    """On 16-bit logits the value has float32 accuracy and the gradient one unit of 16 bits."""
+    logits = np.concatenate([s * ROWS for s in (1, 5, 10)])
+    logits = ops.convert_to_numpy(ops.cast(ops.cast(logits, dtype), "float32"))
+    labels = np.tile([2, 1, 0], 3)
+    y = labels if form == "integer" else one_hot(labels, 3)
+    for gamma in [0, 0.5, 2]:
+        loss = functools.partial(focal_loss, y, gamma=gamma, from_logits=True)
+        right = value_and_gradient(loss, logits)
+        value, gradient = value_and_gradient(loss, logits, dtype=dtype)
+        np.testing.assert_array_equal(value, right[0])
+        np.testing.assert_allclose(gradient, right[1], rtol=2**-8, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "mixed_bfloat16"])
+def test_16_bit_losses_keep_large_labels(dtype):
+    """A 16-bit loss dtype is promoted, so label 301 of 400 is not rounded."""
+    logits = np.zeros((2, 400), "float32")
+    logits[[0, 1], [300, 301]] = 20
+    loss = FocalLoss(0, from_logits=True, dtype=dtype, reduction=None)
+    assert loss.dtype == "float32"
+    assert np.all(ops.convert_to_numpy(loss([300, 301], logits)) < 1e-5)
+    assert FocalLoss.from_config(loss.get_config()).get_config() == loss.get_config()
+    assert loss.get_config()["dtype"] == dtype
+
+
+@pytest.fixture
+def bfloat16_floatx():
+    keras.config.set_floatx("bfloat16")
+    yield
+    keras.config.set_floatx("float32")
+
+
+def test_a_16_bit_floatx_is_promoted(bfloat16_floatx):
+    """set_floatx("bfloat16") leaves the loss in float32."""
+    assert FocalLoss().dtype == "float32"
+
+
+def test_float64_is_kept_where_asked_for():
+    """The dtype argument and the config keep float64."""
+    loss = FocalLoss(dtype="float64")
+    assert loss.dtype == loss.get_config()["dtype"] == "float64"
+    assert FocalLoss().get_config()["dtype"] is None
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has no float64 by default")
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"ignore_class": 5}])
+def test_float64_logits_are_computed_in_float64(options):
+    """On float64 logits both forms have float64 accuracy."""
+    logits = np.array([[2, 1, 0], [-20, 0, 0.1]], "float64")
+    smoothing = options.get("label_smoothing", 0)
+    y = (1 - smoothing) * np.eye(3)[[0, 0]] + smoothing / 3
+    pairs = zip(logits, y, strict=True)
+    right = [oracle(row, target, [0.5] * 3, [1] * 3)[0] for row, target in pairs]
+    found = [values([0, 0], logits, gamma=0.5, **options), values(y, logits, gamma=0.5)]
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    found.append(ops.convert_to_numpy(focal_loss([0, 0], p, gamma=0.5, **options)))
+    for value in found:
+        assert value.dtype == "float64"
+        np.testing.assert_allclose(value, right, rtol=1e-9)
+
+
+# Ignored labels, weights, masks, reductions.
+
+
+@pytest.mark.parametrize(("ignore_class", "dtype"), [(-1, "int32"), (255, "uint8"), (1, "int64")])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_ignored_rows_leave_no_trace(ignore_class, dtype, label_smoothing):
+    """Ignored rows count neither in the mean nor, even if NaN, in the gradient."""
+    labels = np.array([0, ignore_class, 2], dtype)
+    logits = np.where(labels[:, None] == ignore_class, NAN, ROWS)
+    options = {"from_logits": True, "label_smoothing": label_smoothing}
+    loss = FocalLoss(ignore_class=ignore_class, **options)
+    value, gradient = value_and_gradient(lambda z: loss(labels, z), logits)
+    right = value_and_gradient(lambda z: FocalLoss(**options)([0, 2], z), ROWS[[0, 2]])
+    assert value == pytest.approx(right[0], rel=1e-6)
+    np.testing.assert_allclose(gradient[[0, 2]], right[1], rtol=1e-6)
+    assert np.all(gradient[1] == 0)
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean", "sum", "none", None])
+def test_all_rows_ignored_is_zero(reduction):
+    """If every label is ignored the loss is 0."""
+    loss = FocalLoss(ignore_class=-1, from_logits=True, reduction=reduction)
+    assert np.all(ops.convert_to_numpy(loss([-1, -1, -1], ROWS)) == 0)
+
+
+@pytest.mark.parametrize(
+    "reduction", ["sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", "none", None]
+)
+@pytest.mark.parametrize("ignore_class", [None, 1])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_reductions_weights_and_masks_are_those_of_keras(reduction, ignore_class, weighted, masked):
+    """With gamma 0, every combination equals SparseCategoricalCrossentropy."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4, 5, 3)).astype("float32")
+    labels = rng.integers(3, size=(4, 5))
+    weights = rng.random((4, 5)).astype("float32") if weighted else None
+    if masked:
+        logits[:, 3:] = 0
+        logits = keras.layers.Masking()(logits)
+    options = {"from_logits": True, "reduction": reduction, "ignore_class": ignore_class}
+    found = FocalLoss(0, **options)(labels, logits, sample_weight=weights)
+    right = keras.losses.SparseCategoricalCrossentropy(**options)(labels, logits, weights)
+    found, right = ops.convert_to_numpy(found), ops.convert_to_numpy(right)
+    np.testing.assert_allclose(found, right, rtol=1e-5)
+
+
+def test_ignored_rows_with_known_weights():
+    """The weighted means of the specification."""
+    labels, logits = [0, 1, 2, -1], np.concatenate([ROWS, [[NAN] * 3]])
+    for reduction, right in ("mean", 0.256663), ("mean_with_sample_weight", 0.128331):
+        loss = FocalLoss(from_logits=True, ignore_class=-1, reduction=reduction)
+        for weights in [1.0, 2.0, 3.0, 4.0], [[1.0], [2.0], [3.0], [4.0]]:
+            found = loss(labels, logits, sample_weight=np.array(weights))
+            assert float(found) == pytest.approx(right, abs=1e-6)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize("gamma", [-1, NAN, np.inf, True, "2", None, [], [1, -1], [[1, 2]], {}])
+def test_bad_gamma_is_refused(gamma):
+    """gamma must be a finite number >= 0, or a sequence of them."""
+    with pytest.raises(ValueError, match=r"`gamma` must be .* Received: gamma="):
+        FocalLoss(gamma=gamma)
+
+
+@pytest.mark.parametrize(
+    "alpha", [-1, NAN, np.inf, True, "1", [], [1, -1], [[1, 2]], {0: 1}, 0, [0, 0], [1, [2]]]
+)
+def test_bad_alpha_is_refused(alpha):
+    """alpha must be a number >= 0, or a sequence of them, and not all 0."""
+    with pytest.raises(ValueError, match=r"`alpha` must .* Received: alpha="):
+        focal_loss(LABELS, ROWS, alpha=alpha)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"label_smoothing": -0.1},
+        {"label_smoothing": 1.1},
+        {"label_smoothing": True},
+        {"label_smoothing": NAN},
+        {"axis": 1.0},
+        {"axis": True},
+        {"axis": None},
+        {"ignore_class": 1.5},
+        {"ignore_class": True},
+        {"ignore_class": "void"},
+    ],
+)
+def test_other_bad_options_are_refused(options):
+    """The message names the argument and what was received."""
+    (name,) = options
+    with pytest.raises(ValueError, match=f"`{name}` must be .* Received: {name}="):
+        FocalLoss(**options)
+
+
+def test_an_unknown_reduction_is_refused():
+    """Keras's own message."""
+    with pytest.raises(ValueError, match="reduction"):
+        FocalLoss(reduction="average")
+
+
+@pytest.mark.parametrize("option", ["alpha", "gamma"])
+@pytest.mark.parametrize("length", [1, 2, 4])
+def test_a_wrong_number_of_classes_is_refused(option, length):
+    """alpha and gamma need as many entries as there are classes, even one entry."""
+    for y in LABELS, one_hot(LABELS, 3):
+        message = rf"`{option}` must be .*\b3 classes.*axis -1.* {length} numbers.*shape="
+        with pytest.raises(ValueError, match=message):
+            FocalLoss(**{option: [1.0] * length})(y, ROWS)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2,), (3, 2), (3, 4), (3, 3, 3), (1, 3), (3, 1, 1), (4,), (), (3, 3, 1)]
+)
+def test_labels_that_fit_neither_form_are_refused(shape):
+    """The message shows both shapes and the two forms."""
+    message = r"`y_true` must be integer labels, .* or one-hot .* Received: .*y_pred.shape=\(3, 3\)"
+    with pytest.raises(ValueError, match=message):
+        FocalLoss(from_logits=True)(np.zeros(shape), ROWS)
+
+
+def test_bad_axes_and_single_classes_are_refused():
+    """The class axis must exist and hold at least two classes."""
+    with pytest.raises(ValueError, match=r"`axis` must be in \[-2, 2\)\. Received: axis=2"):
+        FocalLoss(axis=2)(LABELS, ROWS)
+    with pytest.raises(ValueError, match=r"at least 2 classes.*BinaryFocalCrossentropy"):
+        FocalLoss()([0, 1], [[0.3], [0.4]])
+
+
+def test_ignore_class_needs_integer_labels():
+    """One-hot labels have no label to ignore."""
+    with pytest.raises(ValueError, match=r"`ignore_class` needs integer labels.*ignore_class=-1"):
+        FocalLoss(ignore_class=-1)(one_hot(LABELS, 3), ROWS)
+
+
+# class_balanced_alpha.
+
+
+@pytest.mark.parametrize(
+    ("beta", "right"),
+    [
+        (0.999, [0.1256288628, 0.317016825, 2.557354312]),
+        (0.9999, [0.0341073618, 0.2751672254, 2.690725413]),
+        (0, [1, 1, 1]),
+        (1 - 1e-12, [3 / 111, 30 / 111, 300 / 111]),
+    ],
+)
+def test_class_balanced_alpha(beta, right):
+    """Weights by effective number have mean 1 and reach 1/n as beta nears 1."""
+    for counts in [5000, 500, 50], np.array([5000, 500, 50], "uint16"):
+        alpha = class_balanced_alpha(counts, beta)
+        assert alpha == pytest.approx(right, rel=1e-6)
+        assert np.mean(alpha) == pytest.approx(1)
+        json.dumps(alpha)
+
+
+@pytest.mark.parametrize("counts", [[1, 0], [1, -1], [], 5, [[1, 2]], ["1", "2"], [1, NAN], None])
+def test_bad_counts_are_refused(counts):
+    """Every class needs at least one sample."""
+    with pytest.raises(ValueError, match=r"`counts` must .* Received: counts="):
+        class_balanced_alpha(counts)
+
+
+@pytest.mark.parametrize("beta", [1, -0.1, 2, NAN, True, "0.9", [0.9], 1.0])
+def test_bad_betas_are_refused(beta):
+    """beta lies in [0, 1)."""
+    with pytest.raises(ValueError, match=r"`beta` must .* Received: beta="):
+        class_balanced_alpha([1, 2], beta)
+
+
+# In Keras.
+
+
+def tiny_model(loss, activation=None, jit_compile="auto", **kwargs):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation)])
+    model.compile(keras.optimizers.SGD(0.1), loss, jit_compile=jit_compile, **kwargs)
+    return model
+
+
+X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
+Y = np.arange(12) % 3
+
+
+def history_loss(model, y=Y, **kwargs):
+    return model.fit(X, y, batch_size=12, epochs=1, verbose=0, **kwargs).history["loss"][0]
+
+
+# torch.compile needs a C++ compiler and a minute: out of proportion here.
+JIT = [False] if keras.backend.backend() == "torch" else [False, True]
+
+
+@pytest.mark.parametrize("jit_compile", JIT)
+def test_fit(jit_compile):
+    """A model trains, compiled or not, with integer, one-hot and ignored labels."""
+    for y in Y, Y[:, None], one_hot(Y, 3):
+        model = tiny_model(FocalLoss(from_logits=True), jit_compile=jit_compile)
+        right = FocalLoss(from_logits=True)(Y, model.predict(X, verbose=0))
+        history = model.fit(X, y, batch_size=12, epochs=2, verbose=0).history["loss"]
+        assert history[0] == pytest.approx(float(right), rel=1e-5)
+        assert history[-1] < history[0]
+    ignoring = tiny_model(FocalLoss(from_logits=True, ignore_class=0), jit_compile=jit_compile)
+    kept = FocalLoss(from_logits=True)(Y[Y != 0], ignoring.predict(X, verbose=0)[Y != 0])
+    assert history_loss(ignoring) == pytest.approx(float(kept), rel=1e-5)
+
+
+@pytest.mark.parametrize("jit_compile", JIT)
+def test_class_weight_and_sample_weight_in_fit(jit_compile):
+    """class_weight is the sample weight of each label, and is like alpha."""
+    weights = {0: 0.5, 1: 1.0, 2: 2.0}
+    plain = FocalLoss(from_logits=True)
+    by_class = history_loss(tiny_model(plain, jit_compile=jit_compile), class_weight=weights)
+    by_row = history_loss(
+        tiny_model(plain, jit_compile=jit_compile), sample_weight=np.array([0.5, 1, 2])[Y]
+    )
+    alpha = FocalLoss(alpha=[0.5, 1, 2], from_logits=True)
+    by_alpha = history_loss(tiny_model(alpha, jit_compile=jit_compile))
+    assert by_class == pytest.approx(by_row, rel=1e-6)
+    assert by_class == pytest.approx(by_alpha, rel=1e-6)
+
+
+def test_masked_steps_and_ignored_labels_in_fit():
+    """Padding masked by Embedding and ignored labels both leave the mean."""
+    keras.utils.set_random_seed(0)
+    tokens = np.array([[1, 2, 3, 0], [4, 5, 0, 0]])
+    labels = np.array([[0, -1, 2, 0], [1, 1, 0, 0]])
+    model = keras.Sequential([keras.layers.Embedding(6, 4, mask_zero=True), keras.layers.Dense(3)])
+    model.compile("sgd", FocalLoss(from_logits=True, ignore_class=-1))
+    kept = (tokens != 0) & (labels != -1)
+    right = FocalLoss(from_logits=True)(labels[kept], model.predict(tokens, verbose=0)[kept])
+    found = model.fit(tokens, labels, verbose=0).history["loss"][0]
+    assert found == pytest.approx(float(right), rel=1e-5)
+
+
+def test_mixed_precision_fit():
+    """Under mixed precision the loss stays in float32 and the model trains."""
+    keras.utils.set_random_seed(0)
+    policy = "mixed_bfloat16"
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, dtype=policy)])
+    model.compile(keras.optimizers.SGD(0.1), FocalLoss(0.5, from_logits=True))
+    history = model.fit(X, Y, batch_size=12, epochs=2, verbose=0).history["loss"]
+    assert np.all(np.isfinite(history))
+    assert history[-1] < history[0]
+
+
+def test_multi_output_models():
+    """Each output has its own FocalLoss and loss weight."""
+    inputs = keras.Input((4,))
+    outputs = {name: keras.layers.Dense(3, name=name)(inputs) for name in "ab"}
+    model = keras.Model(inputs, outputs)
+    losses = {"a": FocalLoss(from_logits=True), "b": FocalLoss(0, from_logits=True)}
+    model.compile("sgd", losses, loss_weights={"a": 1.0, "b": 2.0})
+    logits = model.predict(X, verbose=0)
+    right = losses["a"](Y, logits["a"]) + 2 * losses["b"](Y, logits["b"])
+    found = history_loss(model, {"a": Y, "b": Y})
+    assert found == pytest.approx(float(right), rel=1e-5)
+
+
+def test_the_function_form_as_a_loss():
+    """compile(loss=focal_loss) works, on probabilities."""
+    model = tiny_model(focal_loss, "softmax")
+    right = FocalLoss()(Y, model.predict(X, verbose=0))
+    assert history_loss(model) == pytest.approx(float(right), rel=1e-5)
+
+
+# Saving.
+
+
+@pytest.mark.parametrize("alpha", [0.5, (0.5, 1, 2), np.array([0.5, 1, 2], "float32"), "tensor"])
+def test_config_is_plain_json_and_complete(alpha):
+    """Sequences, arrays and tensors become lists; from_config gives an equal loss."""
+    alpha = ops.convert_to_tensor([0.5, 1, 2]) if isinstance(alpha, str) else alpha
+    loss = FocalLoss(
+        gamma=np.float32(1.5),
+        alpha=alpha,
+        from_logits=True,
+        label_smoothing=np.float64(0.25),
+        ignore_class=np.int64(-1),
+        axis=np.int32(1),
+        reduction="sum",
+        name="focus",
+        dtype="float32",
+    )
+    config = loss.get_config()
+    assert json.loads(json.dumps(config)) == config
+    assert config["alpha"] == (0.5 if isinstance(alpha, float) else [0.5, 1, 2])
+    assert (config["gamma"], config["label_smoothing"], config["ignore_class"]) == (1.5, 0.25, -1)
+    assert FocalLoss.from_config(config).get_config() == config
+    copy = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert type(copy) is FocalLoss
+    assert copy.get_config() == config
+
+
+LOAD_ELSEWHERE = """
+import json, sys
+import numpy as np
+import mnist_keras
+import keras
+model = keras.saving.load_model(sys.argv[1])
+x, y = np.load(sys.argv[2]), np.arange(12) % 3
+loss = model.evaluate(x, y, verbose=0)
+print(json.dumps([keras.backend.backend(), loss, model.loss.get_config()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Return the folder of a saved model and data, its loss and the config of its FocalLoss."""
+    folder = tmp_path_factory.mktemp("saved")
+    alpha = np.array([0.5, 1, 2])
+    model = tiny_model(FocalLoss(0.5, alpha, from_logits=True, ignore_class=1, dtype="float32"))
+    model.save(folder / "model.keras")
+    np.save(folder / "x.npy", X)
+    return folder, model.evaluate(X, Y, verbose=0), model.loss.get_config()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_saved_model_loads_in_a_fresh_process(saved, backend):
+    """A .keras file written here gives the same loss in a fresh process, on every backend."""
+    folder, loss, config = saved
+    command = [sys.executable, "-c", LOAD_ELSEWHERE, folder / "model.keras", folder / "x.npy"]
+    environment = {**os.environ, "KERAS_BACKEND": backend, "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    found = json.loads(process.stdout.splitlines()[-1])
+    assert found == [backend, pytest.approx(loss, rel=1e-5), config]
+
+
+IMPORT_COST = """
+import logging, os, sys, warnings
+import keras
+def state():
+    filters = list(warnings.filters), dict(os.environ), logging.root.level, logging.root.handlers[:]
+    torch = sys.modules.get("torch")
+    return *filters, torch and torch.is_grad_enabled(), keras.config.floatx()
+before, modules = state(), set(sys.modules)
+import mnist_keras.losses
+assert state() == before
+print(sorted({name.split(".")[0] for name in set(sys.modules) - modules}))
+"""
+
+
+def test_importing_it_costs_keras_and_nothing_else():
+    """Beyond Keras, no package is loaded; warnings, logging and environment stay."""
+    command = [sys.executable, "-c", IMPORT_COST]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-1] == "['mnist_keras']"
+
+
+# The nine silent traps of other focal losses; each is refused or right.
+
+
+def test_trap_integer_labels_with_as_many_rows_as_classes():
+    """Three integer labels against three classes are labels, not one-hot columns."""
+    np.testing.assert_allclose(values([0, 1, 2], ROWS), [0.0456778, 0.0041443, 0.238674], rtol=1e-4)
+
+
+def test_trap_integer_labels_in_a_column():
+    """(B, 1) labels are labels."""
+    found = values([[0], [1], [2]], ROWS)
+    np.testing.assert_allclose(found, [0.0456778, 0.0041443, 0.238674], rtol=1e-4)
+
+
+def test_trap_alpha_off_the_last_axis():
+    """A list of alphas follows the class axis."""
+    logits = np.stack([ROWS, ROWS[::-1]])
+    right = values([[0, 1, 2], [2, 1, 0]], logits, alpha=[0.2, 1, 3])
+    found = values([[0, 1, 2], [2, 1, 0]], logits.swapaxes(1, 2), alpha=[0.2, 1, 3], axis=1)
+    np.testing.assert_allclose(found, right, rtol=1e-6)
+    np.testing.assert_allclose(right[1], [0.716022, 0.0041443, 0.0091356], rtol=1e-4)
+
+
+def test_trap_numpy_alpha_in_a_file(tmp_path):
+    """A model whose loss had a NumPy alpha loads and evaluates as before."""
+    model = tiny_model(FocalLoss(alpha=np.array([0.5, 1, 2]), from_logits=True))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.loss.alpha == [0.5, 1, 2]
+    assert loaded.evaluate(X, Y, verbose=0) == pytest.approx(model.evaluate(X, Y, verbose=0))
+
+
+# The other five: `alpha` of length 1, negative `alpha`, negative `gamma`, smoothing off the last
+# axis, and labels above 256 with a 16-bit dtype are among the tests above.
+
+
+# Everything at once.
+
+
+@st.composite
+def cases(draw):
+    """Draw shapes, label form, options and a seed for the numbers."""
+    num_classes = draw(st.sampled_from([2, 3, 7]))
+    rows = draw(st.sampled_from([(), (1,), (3,), (2, 3)]))
+    number = st.floats(0, 6, width=16)
+    gamma = draw(st.one_of(number, st.lists(number, min_size=num_classes, max_size=num_classes)))
+    alphas = st.floats(0.125, 4, width=16)
+    alpha = draw(st.one_of(alphas, st.lists(alphas, min_size=num_classes, max_size=num_classes)))
+    axis = draw(st.integers(-1 - len(rows), len(rows)))
+    form = draw(st.sampled_from(["int32", "uint8", "float32", "column", "one-hot", "soft"]))
+    dtype = draw(st.sampled_from(["float32", "float16", "bfloat16"]))
+    scale = draw(st.sampled_from([0.1, 1, 10, 100, 1e4]))
+    seed = draw(st.integers(0, 2**31))
+    return num_classes, rows, gamma, alpha, axis, form, dtype, scale, seed
+
+
+@settings(max_examples=15, deadline=None, derandomize=True, database=None)
+@given(cases())
+def test_any_case_meets_the_oracle(case):
+    """Whatever the shapes, dtypes, label forms, options and axis, the oracle agrees."""
+    num_classes, rows, gamma, alpha, axis, form, dtype, scale, seed = case
+    rng = np.random.default_rng(seed)
+    logits = (scale * rng.normal(size=(*rows, num_classes))).astype("float32")
+    logits = ops.convert_to_numpy(ops.cast(ops.cast(logits, dtype), "float32"))
+    labels = rng.integers(num_classes, size=rows)
+    target = one_hot(labels, num_classes)
+    if form == "soft":
+        target = rng.dirichlet(np.ones(num_classes), rows).astype("float32")
+    if form in ("one-hot", "soft"):
+        y = np.moveaxis(target, -1, axis)
+    elif form == "column":
+        y = np.expand_dims(labels, axis)
+    else:
+        y = labels.astype(form)
+
+    options = {"gamma": gamma, "alpha": alpha, "axis": axis, "from_logits": True}
+    moved = np.moveaxis(logits, -1, axis)
+    value, gradient = value_and_gradient(lambda z: focal_loss(y, z, **options), moved)
+    assert value.shape == rows
+    assert_oracle(value, np.moveaxis(gradient, axis, -1), logits, target, gamma, alpha)
+    in_16_bits, _ = value_and_gradient(lambda z: focal_loss(y, z, **options), moved, dtype=dtype)
+    np.testing.assert_array_equal(in_16_bits, value)

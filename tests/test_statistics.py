@@ -1,0 +1,46 @@
+"""Intervals against published examples and SciPy."""
+
+import pytest
+from scipy import stats
+
+from mnist_keras.statistics import mean_and_spread, t_interval, wilson_interval
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    # 81 of 263 and 15 of 148, 1 of 29 and 0 of 20: Newcombe, Statistics in Medicine 17, 1998.
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_is_newcombes_table(successes, n, low, high):
+    """The published intervals come out to four digits."""
+    assert wilson_interval(successes, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize(("successes", "n"), [(0, 1), (92, 100), (96, 100), (100, 100), (1, 9500)])
+def test_wilson_is_scipys(successes, n, confidence):
+    """SciPy's interval is the same at every confidence."""
+    expected = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    assert wilson_interval(successes, n, confidence) == pytest.approx(tuple(expected), abs=1e-12)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(-1, 10), (11, 10), (0, 0)])
+def test_wilson_of_nonsense(successes, n):
+    """More successes than trials, or no trials, are refused."""
+    with pytest.raises(ValueError, match="expected 0 <= successes <= n"):
+        wilson_interval(successes, n)
+
+
+def test_t_interval_is_scipys():
+    """The t interval of the mean is SciPy's; of one value there is none."""
+    values = [0.91, 0.88, 0.93, 0.90, 0.89]
+    expected = stats.t.interval(0.95, 4, sum(values) / 5, stats.sem(values))
+    assert t_interval(values) == pytest.approx(tuple(expected))
+    assert t_interval([0.9]) is None
+    assert mean_and_spread([0.9]) == (0.9, None)
+    assert mean_and_spread([1.0, 3.0]) == pytest.approx((2.0, 2**0.5))

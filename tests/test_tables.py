@@ -1,0 +1,271 @@
+"""Records, rows, tables, exports and figures: from what was measured to what is shown."""
+
+import csv
+import io
+import json
+import math
+import shutil
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnist_keras import exports, figures, records, rows, tables
+from mnist_keras.experiment import Arm, Experiment
+from mnist_keras.records import Record, RecordError, Score
+from mnist_keras.runs import Run, Settings
+
+VERSIONS = {"mnist-keras": "0", "keras": "3.15.1", "backend": "jax", "jax": "0.10.2"}
+
+
+def record(seed, settings=None, correct=90, heldout=1000, diverged=None, scored_at=(1, 10)):
+    """A record whose test predictions are right `correct` times of 100."""
+    settings = settings or Settings()
+    labels, others = np.arange(100) % 10, np.arange(heldout) % 10
+    predictions = np.where(np.arange(100) < correct, labels, (labels + 1) % 10)
+    epochs = diverged or settings.epochs
+    loss = [2.0 / (epoch + seed) for epoch in range(1, epochs + 1)]
+    if diverged:
+        loss[-1] = math.nan
+    return Record(
+        run=Run(settings=settings, seed=seed, scored_at=scored_at),
+        data_name="MNIST t10k",
+        data_fingerprint="abc",
+        class_names=tuple("0123456789"),
+        test_labels=labels,
+        heldout_labels=others,
+        loss=tuple(loss),
+        accuracy=tuple(0.5 for _ in loss),
+        seconds=tuple(0.25 for _ in loss),
+        scores={
+            epoch: Score(predictions, np.where(np.arange(heldout) % 4, others, (others + 1) % 10))
+            for epoch in scored_at
+            if not diverged or epoch < diverged
+        },
+        diverged=diverged,
+    )
+
+
+ARMS = (
+    Arm(
+        name="focal & co_1 50%",
+        settings=Settings(),
+        reported_accuracy=96.0,
+        reported_loss=(1.75, 1.13),
+    ),
+    Arm(name="one epoch", settings=Settings(epochs=1), reported_accuracy=17.0),
+    Arm(name="never run", settings=Settings(optimizer="sgd")),
+)
+
+
+@pytest.fixture
+def results():
+    done = [record(seed, correct=correct) for seed, correct in ((1, 88), (0, 92), (2, 90))]
+    experiment = Experiment(name="loss", title="Losses", section="3.4", claim="C.", arms=ARMS)
+    return rows.Results(
+        tables=[(experiment, [rows.row(arm, done) for arm in ARMS])],
+        data="MNIST t10k",
+        versions=VERSIONS,
+        note="A note.",
+    )
+
+
+def test_a_record_survives_writing_and_reading(tmp_path):
+    """What is read is what was written; the name is the run's fingerprint."""
+    original = record(3)
+    path = records.write_record(tmp_path, original, VERSIONS)
+    found = records.read_record(path)
+
+    assert path.parent == tmp_path / "records"
+    assert len(path.stem) == 16
+    assert found.run == original.run
+    assert found.run.scored_at == (1, 10)
+    assert found.loss == original.loss
+    assert found.scores.keys() == original.scores.keys()
+    for epoch, score in original.scores.items():
+        np.testing.assert_array_equal(found.scores[epoch].test, score.test)
+        np.testing.assert_array_equal(found.scores[epoch].heldout, score.heldout)
+    np.testing.assert_array_equal(found.heldout_labels, original.heldout_labels)
+    assert rows.row(ARMS[0], [found]) == rows.row(ARMS[0], [original])
+
+
+def test_a_diverged_record_survives(tmp_path):
+    """A loss that is no number is written as plain JSON and comes back as NaN."""
+    path = records.write_record(tmp_path, record(0, diverged=4), VERSIONS)
+    json.loads(path.read_text(), parse_constant=pytest.fail)
+    found = records.read_record(path)
+    assert found.diverged == 4
+    assert math.isnan(found.loss[-1])
+    assert list(found.scores) == [1]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text.replace('"seed": 3', '"seed": 4'), "its checksum does not match"),
+        (lambda text: text[: len(text) // 2], "not a record"),
+        (lambda text: "", "not a record"),
+        (lambda text: "[]", "not a record"),
+        (lambda text: "{}", "not a record"),
+    ],
+)
+def test_a_damaged_record_is_named(tmp_path, damage, message):
+    """A changed, cut or foreign file is an error that names it."""
+    path = records.write_record(tmp_path, record(3), VERSIONS)
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(RecordError, match=message) as error:
+        records.read_record(path)
+    assert str(path) in str(error.value)
+
+
+def test_writing_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
+    """A failure before the end keeps the old content and leaves nothing else behind."""
+    path = tmp_path / "file"
+    records.write(path, b"old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records.os, "fsync", full)
+    with pytest.raises(RecordError, match="file: cannot be written: No space left on device"):
+        records.write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_output_that_cannot_be_a_folder(tmp_path):
+    """A file in the place of the folder is found before any training."""
+    (tmp_path / "file").touch()
+    with pytest.raises(RecordError, match="cannot be written"):
+        records.prepare(tmp_path / "file")
+    records.prepare(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_a_row_is_in_the_order_of_the_seeds(results):
+    """Accuracies are of the arm's last epoch, seed by seed; a shorter arm ends earlier."""
+    focal, one, never = results.tables[0][1]
+    assert focal.seeds == one.seeds == (0, 1, 2)
+    assert focal.test == (0.92, 0.88, 0.90)
+    assert focal.heldout == (0.75, 0.75, 0.75)
+    assert (focal.n_test, focal.n_heldout) == (100, 1000)
+    assert focal.seconds == (2.5, 2.5, 2.5)
+    assert one.seconds == (0.25, 0.25, 0.25)
+    assert [len(curve) for curve in one.loss] == [1, 1, 1]
+    assert focal.mean_loss[0] == pytest.approx((2 + 1 + 2 / 3) / 3)
+    assert never.seeds == ()
+
+
+def test_diverged_runs_are_counted_and_not_averaged():
+    """A diverged run is named with its epoch, and is in no mean."""
+    row = rows.row(ARMS[0], [record(0), record(1, diverged=4)])
+    assert row.seeds == (0,)
+    assert row.diverged == {1: 4}
+    assert rows.row(ARMS[1], [record(1, diverged=4)]).diverged == {}
+    (_, line) = tables.accuracy_table([row])
+    assert line[4] == "1; seed 1 diverged at epoch 4"
+    (_, line) = tables.accuracy_table([rows.row(ARMS[0], [record(1, diverged=4)])])
+    assert line[2:] == ["–", "–", "0; seed 1 diverged at epoch 4", "–"]
+
+
+def test_accuracy_table_says_n_interval_and_seeds(results):
+    """Cells hold the mean, the spread over seeds and the interval; absent numbers a dash."""
+    header, focal, _, never = tables.accuracy_table(results.tables[0][1])
+    assert header[1:4] == ["reported (n = 100)", "test (n = 100)", "held-out (n = 1,000)"]
+    assert focal == [
+        "focal & co_1 50%",
+        "96.00 [90.2, 98.4]",
+        "90.00 ± 2.00 [82.6, 94.5]",
+        "75.00 ± 0.00 [75.0, 75.0]",
+        "3",
+        "2.5",
+    ]
+    assert never[1:] == ["–", "–", "–", "0", "–"]
+
+
+def test_one_seed_has_no_spread():
+    """Of one seed there is an interval of its images, and no deviation."""
+    (_, line) = tables.accuracy_table([rows.row(ARMS[0], [record(0, correct=92)])])
+    assert line[2] == "92.00 [85.0, 95.9]"
+    assert line[3] == "75.00 [72.2, 77.6]"
+
+
+def test_no_heldout_images():
+    """Without held-out images the column is empty, and the rest stands."""
+    (header, line) = tables.accuracy_table([rows.row(ARMS[0], [record(0, heldout=0)])])
+    assert header[3] == "held-out (–)"
+    assert line[3] == "–"
+
+
+def test_loss_table_puts_reported_beside_measured(results):
+    """Ten epochs and the arms' ends; one column for arms of one training."""
+    header, *lines = tables.loss_table(results.tables[0][1])
+    assert header == ["epoch", "focal & co_1 50%, reported", "focal & co_1 50%, measured"]
+    assert [line[0] for line in lines] == [str(epoch) for epoch in range(1, 11)]
+    assert lines[0][1:] == ["1.7500", f"{11 / 9:.4f}"]
+    assert lines[2][1] == "–"
+
+
+def test_markdown(results):
+    """The data's name, the versions and the note stand above; every line of a table lines up."""
+    text = tables.markdown(results)
+    first = text.splitlines()[0]
+    assert first == "Data: MNIST t10k. Made with mnist-keras 0, keras 3.15.1, jax 0.10.2. A note."
+    assert "## Losses (section 3.4)" in text
+    widths = {
+        len(line) for line in text.splitlines() if line.startswith("| focal") or "arm" in line
+    }
+    assert len([line for line in text.splitlines() if line.startswith("|")]) == 5 + 12
+    assert len({w for w in widths if w > 60}) <= 2
+
+
+def test_csv_has_every_number(results):
+    """One line a number, with its interval, its origin and the reported one."""
+    lines = list(csv.DictReader(io.StringIO(exports.csv_text(results))))
+    accuracy = [line for line in lines if line["quantity"] == "test_accuracy"]
+    assert [float(line["measured"]) for line in accuracy] == [0.92, 0.88, 0.9, 0.92, 0.88, 0.9]
+    assert float(accuracy[0]["low"]) == pytest.approx(0.850, abs=5e-4)
+    assert {line["reported"] for line in accuracy} == {"0.96", "0.17"}
+    losses = [line for line in lines if line["quantity"] == "loss"]
+    assert len(losses) == 3 * (10 + 1)
+    assert {line["backend"] for line in lines} == {"jax"}
+
+
+def test_json_has_every_seed(results):
+    """The JSON holds each seed's values, the settings and the intervals."""
+    document = json.loads(exports.json_text(results), parse_constant=pytest.fail)
+    focal, one, never = document["experiments"][0]["arms"]
+    assert focal["test"]["values"] == [0.92, 0.88, 0.9]
+    assert focal["test"]["standard_deviation"] == pytest.approx(0.02)
+    assert focal["reported"] == {"accuracy": 0.96, "n": 100, "loss": [1.75, 1.13]}
+    assert one["settings"]["epochs"] == 1
+    assert never["test"] is None
+    assert document["versions"] == VERSIONS
+
+
+def test_latex_escapes_and_compiles(results, tmp_path):
+    """Special signs are escaped; where LaTeX is installed the tables compile."""
+    text = tables.latex(results)
+    assert r"focal \& co\_1 50\%" in text
+    assert r"90.00 $\pm$ 2.00" in text
+    assert "±" not in text
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
+    if not shutil.which("pdflatex"):
+        pytest.skip("LaTeX is not installed")
+    document = rf"\documentclass{{article}}\begin{{document}}{text}\end{{document}}"
+    (tmp_path / "t.tex").write_text(document)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_figure_draws_every_curve_once(results):
+    """The picture is a PNG, and arms of one training are drawn once."""
+    image = Image.open(io.BytesIO(figures.loss_figure(results)))
+    assert image.format == "PNG"
+    assert min(image.size) > 400
+    drawn = rows.distinct_curves(results.tables[0][1])
+    assert [row.arm.name for row in drawn] == ["focal & co_1 50%"]
+    shorter_first = [replace(row) for row in reversed(results.tables[0][1][:2])]
+    assert [row.arm.name for row in rows.distinct_curves(shorter_first)] == ["focal & co_1 50%"]

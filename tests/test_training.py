@@ -1,0 +1,149 @@
+"""Training one run: what the record holds, and that the same run is the same numbers."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from mnist_keras import sources, training
+from mnist_keras.runs import Run, Settings
+from mnist_keras.training import Data, compiled_model, predict_classes, train
+
+SHAPE = (28, 28, 3)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """All digits with three channels."""
+    return sources.load("digits", channels=3)
+
+
+def data_of(digits, seed):
+    return Data(*sources.draw(digits, 20, seed))
+
+
+def run_of(scored_at=(3,), seed=0, **settings):
+    settings = {"model": "basic_net", "epochs": scored_at[-1], "batch_size": 40} | settings
+    return Run(settings=Settings(**settings), seed=seed, scored_at=scored_at)
+
+
+def model_of(run):
+    return compiled_model(run.settings, run.seed, SHAPE, 10)
+
+
+def test_record_of_a_run(digits):
+    """Loss, accuracy and seconds of each epoch; predictions at the epochs asked for."""
+    run, data = run_of(scored_at=(1, 3)), data_of(digits, 0)
+    epochs = []
+    record = train(model_of(run), run, data, lambda epoch, loss: epochs.append((epoch, loss)))
+
+    assert record.data_name == "digits (scikit-learn)"
+    assert len(record.loss) == len(record.accuracy) == len(record.seconds) == 3
+    assert epochs == list(enumerate(record.loss, 1))
+    assert list(record.scores) == [1, 3]
+    assert np.bincount(record.test_labels).tolist() == [4] * 10
+    assert len(record.heldout_labels) == 1597
+    for score in record.scores.values():
+        assert score.test.shape == record.test_labels.shape
+        assert score.heldout.shape == record.heldout_labels.shape
+    assert record.diverged is None
+
+
+def test_first_loss_is_that_of_the_initial_weights(digits):
+    """With one batch an epoch, the first loss is the loss before any step, computed here."""
+    run = run_of(scored_at=(1,), batch_size=160, loss="crossentropy")
+    record = train(model_of(run), run, data_of(digits, 0))
+
+    images = data_of(digits, 0).images
+    training_part, _ = training.split_indices(images, 0.2, 0)
+    x = images.images[training_part].astype("float32") / 255
+    logits = ops.convert_to_numpy(model_of(run)(x)).astype(float)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = -log_p[np.arange(160), images.labels[training_part]].mean()
+    assert record.loss[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_same_run_same_numbers_whatever_ran_before(digits):
+    """A model that served other seeds gives the numbers of a new one, and so do more scores."""
+    run, other = run_of(scored_at=(4,)), run_of(scored_at=(4,), seed=1)
+    new = train(model_of(run), run, data_of(digits, 0))
+
+    used = model_of(other)
+    different = train(used, other, data_of(digits, 1))
+    again = train(used, run_of(scored_at=(1, 2, 4)), data_of(digits, 0))
+
+    assert again.loss == new.loss
+    assert different.loss != new.loss
+    np.testing.assert_array_equal(again.scores[4].heldout, new.scores[4].heldout)
+
+
+def test_shorter_run_is_the_beginning_of_a_longer_one(digits):
+    """The first epochs of a longer run are the shorter run, to the last bit."""
+    short, long = run_of(scored_at=(2,)), run_of(scored_at=(2, 5))
+    one, two = (train(model_of(run), run, data_of(digits, 0)) for run in (short, long))
+    assert two.loss[:2] == one.loss
+    np.testing.assert_array_equal(two.scores[2].heldout, one.scores[2].heldout)
+
+
+@pytest.mark.slow
+def test_dropout_starts_anew_for_each_run(digits):
+    """The CNN's dropout begins at the run's own first mask, also in a model used before."""
+    run = run_of(model="cnn", scored_at=(2,))
+    model = model_of(run)
+    first = train(model, run, data_of(digits, 0))
+    assert train(model, run, data_of(digits, 0)).loss == first.loss
+
+
+def test_run_learns(digits):
+    """Thirty epochs bring Basic Net far above chance on images it never saw."""
+    run = run_of(scored_at=(30,))
+    record = train(model_of(run), run, data_of(digits, 0))
+    assert (record.scores[30].heldout == record.heldout_labels).mean() > 0.7
+    assert record.loss[-1] < record.loss[0] / 2
+
+
+def test_divergence_ends_the_run(digits):
+    """A loss that is not finite ends the run, which says at which epoch."""
+    run = run_of(scored_at=(1, 5), optimizer="sgd", learning_rate=1e38, activation="relu")
+    record = train(model_of(run), run, data_of(digits, 0))
+    assert record.diverged == len(record.loss) <= 5
+    assert not math.isfinite(record.loss[-1])
+    assert all(epoch < record.diverged for epoch in record.scores)
+
+
+@pytest.mark.parametrize("count", [0, 1, 499, 500, 501])
+def test_predict_classes_of_any_count(count):
+    """Padding to whole batches adds and loses no image."""
+    run = run_of()
+    model = model_of(run)
+    images = np.random.default_rng(0).integers(0, 256, (count, *SHAPE), dtype=np.uint8)
+    expected = np.empty(0)
+    if count:
+        expected = ops.convert_to_numpy(model(images.astype("float32") / 255)).argmax(-1)
+    np.testing.assert_array_equal(predict_classes(model, images), expected)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "radam", "sgd"])
+@pytest.mark.parametrize("loss", ["crossentropy", "focal"])
+def test_settings_decide_loss_and_optimizer(optimizer, loss):
+    """Every word of the settings builds what it says."""
+    model = compiled_model(
+        Settings(model="basic_net", loss=loss, optimizer=optimizer, learning_rate=0.5), 0, SHAPE, 7
+    )
+    assert type(model.optimizer).__name__.lower() == optimizer
+    assert float(ops.convert_to_numpy(model.optimizer.learning_rate)) == 0.5
+    expected = {"crossentropy": "SparseCategoricalCrossentropy", "focal": "FocalLoss"}[loss]
+    assert type(model.loss).__name__ == expected
+    assert model.output_shape == (None, 7)
+
+
+def test_nothing_reads_a_backends_generator(digits):
+    """Seeding every other generator differently changes no number."""
+    run = run_of(scored_at=(2,))
+    losses = []
+    for seed in (1, 2):
+        keras.utils.set_random_seed(seed)
+        losses.append(train(model_of(run), run, data_of(digits, 0)).loss)
+    assert losses[0] == losses[1]
