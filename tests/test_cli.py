@@ -1,7 +1,6 @@
 """The command line: tables end to end, exit codes, and one line for every wrong input."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -215,21 +214,17 @@ def test_wrong_input_is_one_line(case, invoke, short, tmp_path):
 def test_signals_end_with_their_codes(short, tmp_path, number, code):
     """Ctrl-C and SIGTERM end a training with 130 and 143 and without a traceback."""
     short.write_text(EXPERIMENT.replace("epochs = 2", "epochs = 100000"))
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "mnist_keras", "run", short, "--source", "digits"),
-            *("--seeds", "1", "--output", tmp_path / "out"),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ,
-    )
-    for line in process.stderr:
-        if line.startswith("Backend: "):
-            break
-    time.sleep(3)
-    process.send_signal(number)
-    rest = process.stderr.read()
-    assert process.wait(timeout=60) == code
+    command = [
+        *(sys.executable, "-m", "mnist_keras", "run", short, "--source", "digits"),
+        *("--seeds", "1", "--output", tmp_path / "out"),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("Backend: "):
+                break
+        time.sleep(3)
+        process.send_signal(number)
+        rest = process.stderr.read()
+        assert process.wait(timeout=60) == code
     assert "Stopped by" in rest
     assert "Traceback" not in rest

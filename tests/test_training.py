@@ -87,6 +87,27 @@ def test_shorter_run_is_the_beginning_of_a_longer_one(digits):
     np.testing.assert_array_equal(two.scores[2].heldout, one.scores[2].heldout)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX compiles by default")
+def test_a_second_seed_compiles_nothing(digits):
+    """The compiled functions of an arm serve every seed."""
+    import jax
+
+    compilations = []
+
+    def note(event, duration, **kwargs):
+        if event.endswith("backend_compile_duration"):
+            compilations.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    model = model_of(run_of(scored_at=(1, 2)))
+    train(model, run_of(scored_at=(1, 2)), data_of(digits, 0))
+    first = len(compilations)
+    train(model, run_of(scored_at=(1, 2), seed=1), data_of(digits, 1))
+
+    assert first > 0
+    assert len(compilations) == first
+
+
 @pytest.mark.slow
 def test_dropout_starts_anew_for_each_run(digits):
     """The CNN's dropout begins at the run's own first mask, also in a model used before."""

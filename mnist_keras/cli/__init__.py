@@ -60,7 +60,7 @@ cli.add_command(data)
 cli.add_command(list_experiments)
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the program."""
     signal.signal(signal.SIGTERM, _terminate)
     try:

@@ -83,8 +83,8 @@ def run(
 
     from mnist_keras import records
 
-    records.prepare(output)
     use_backend(backend)
+    records.prepare(output)
     data_of, note = _data(directory, source, idx, per_class)
     done = _train(runs, data_of, output)
     _write_tables(found, done, note, output)

@@ -1,0 +1,38 @@
+"""The README: its examples run, and it names every command."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mnist_keras.cli import cli
+
+PATH = Path(__file__).parents[1] / "README.md"
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", PATH.read_text("utf-8"), re.DOTALL)
+
+
+def test_python_examples_run(tmp_path, monkeypatch, image_folder):
+    """The Python blocks run from top to bottom; a folder called train-50 is at hand."""
+    image_folder.rename(tmp_path / "train-50")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    assert len(blocks("python")) >= 3
+    for block in blocks("python"):
+        exec(compile(block, str(PATH), "exec"), names)
+
+
+def test_two_command_lines_set_everything_up():
+    """The first shell block has exactly two lines: install and run, install and test."""
+    lines = blocks("sh")[0].splitlines()
+    assert len(lines) == 2
+    assert re.fullmatch(r'python3? -m pip install "?\.\[jax\]"? && .*mnist-keras run', lines[0])
+    assert re.fullmatch(r"python3? -m pip install tox && tox", lines[1])
+
+
+@pytest.mark.parametrize("command", cli.commands)
+def test_every_command_is_described(command):
+    """Each command of the program is in the README."""
+    assert f"mnist-keras {command}" in PATH.read_text("utf-8")
