@@ -110,7 +110,9 @@ def markdown(results: Results) -> str:
     """Return the tables as Markdown whose columns line up in a terminal, too."""
     lines = [_sentence(results), "", _LEGEND]
     for experiment, rows in results.tables:
-        lines += ["", f"## {_title(experiment)}", "", f"Claim: {experiment.claim}", ""]
+        lines += ["", f"## {_title(experiment)}", ""]
+        claim = f"Claim: {experiment.claim} " if experiment.claim else ""
+        lines += [f"{claim}Data: {results.data}.", ""]
         lines += _markdown_table(accuracy_table(rows))
         lines += ["", "Training loss, mean over the seeds:", ""]
         lines += _markdown_table(loss_table(rows))
@@ -145,7 +147,11 @@ def latex(results: Results) -> str:
         blocks.append(
             _latex_table(accuracy_table(rows), f"{title}. {_LEGEND} {_sentence(results)}")
         )
-        blocks.append(_latex_table(loss_table(rows), f"{title}. Training loss by epoch."))
+        blocks.append(
+            _latex_table(
+                loss_table(rows), f"{title}. Training loss by epoch. Data: {results.data}."
+            )
+        )
     return "\n".join(blocks)
 
 
