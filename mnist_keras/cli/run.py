@@ -159,7 +159,7 @@ def _train(runs: "Sequence[Run]", data_of: "Callable[[int], Data]", output: Path
                 if model is None:
                     keras.utils.clear_session()
                     shape, classes = data.images.images.shape[1:], data.images.class_names
-                    model = training.compiled_model(settings, run.seed, shape, len(classes))
+                    model = training.compiled_model(settings, shape, len(classes))
                 record = training.train(model, run, data, on_epoch=advance(run))
                 records.write_record(output, record, versions)
                 done.append(record)
