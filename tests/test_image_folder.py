@@ -91,7 +91,7 @@ def png_bytes(path):
 
 
 def damage(folder):
-    """Put eight files that cannot be used into class a, and return their reasons by name."""
+    """Put ten files that cannot be used into class a, and return their reasons by name."""
     whole = png_bytes(folder / "a" / "plain.png")
     flipped = bytearray(whole)
     flipped[60] ^= 0xFF
@@ -101,6 +101,7 @@ def damage(folder):
         "header.png": whole[:20],
         "half.png": whole[: len(whole) // 2],
         "flipped.png": bytes(flipped),
+        "no_end.png": whole[:-12],
     }.items():
         (folder / "a" / name).write_bytes(content)
     save(rgba(128), folder / "a" / "see_through.png")
@@ -114,6 +115,7 @@ def damage(folder):
         "header.png": "not a BMP, GIF, JPEG or PNG image|damaged",
         "half.png": "damaged image",
         "flipped.png": "damaged image",
+        "no_end.png": "damaged image",
         "see_through.png": "transparent pixels",
         "moving.gif": "animated: 2 frames",
         "pipe.png": "not a regular file",
