@@ -158,7 +158,7 @@ def _keras_download(source: str) -> tuple[str, np.ndarray, np.ndarray]:
             (x_train, y_train), (x_test, y_test) = module.load_data()
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise DataError(f"keras.datasets.{source} cannot be had: {reason}") from error
+        raise DataError(f"keras.datasets.{source}: {reason}") from error
     images, labels = np.concatenate([x_train, x_test]), np.concatenate([y_train, y_test])
     if images.shape != (70_000, 28, 28) or labels.shape != (70_000,):
         raise DataError(

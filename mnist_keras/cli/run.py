@@ -139,7 +139,8 @@ def _data(
                 "these numbers do not compare with the report's.",
                 err=True,
             )
-    note = "" if images.name.startswith("MNIST") else "They do not compare with the report's."
+    mnist = images.name.startswith("MNIST")
+    note = "" if mnist else "These numbers do not compare with the report's."
     return lambda seed: Data(*sources.draw(images, per_class, seed)), note
 
 
