@@ -35,12 +35,15 @@ class ImageFolderError(DataError):
     """A directory that cannot be used as it is.
 
     Attributes:
-        problems: One `(path, reason)` for each file or folder that was refused.
+        problems: One `(path, reason)` for each file or folder that was refused; `.` is the
+            directory itself.
     """
 
     def __init__(self, directory: Path, problems: Sequence[tuple[str, str]]):
         self.problems = list(problems)
-        lines = [f"{escaped(path)}: {reason}" for path, reason in self.problems]
+        lines = [
+            reason if path == "." else f"{escaped(path)}: {reason}" for path, reason in problems
+        ]
         if len(lines) == 1:
             super().__init__(f"{escaped(str(directory))}: {lines[0]}")
         else:
