@@ -147,7 +147,7 @@ def predict_classes(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def _restart(model: keras.Model, run: Run) -> None:
-    """Give the model the initial weights and dropout of the run's seed, and its optimizer none."""
+    """Set the model back to the first step of the run: its weights, its dropout, its optimizer."""
     new = _model(run.settings, model.input_shape[1:], model.output_shape[-1], run.seed)
     for old, fresh in zip(model.variables, new.variables, strict=True):
         old.assign(fresh)

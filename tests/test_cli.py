@@ -156,7 +156,12 @@ def wrong_inputs():
         "no command": (("rum",), 2, "No such command 'rum'"),
         "seed -1": (("data", "digits", "{tmp}/d", "--seed", "-1"), 2, "-1 is not in the range"),
         "no seeds": (("run", "--seeds", "0"), 2, "0 is not in the range"),
-        "two sources": (("run", "--data", folder, "--idx", idx), 2, "leave out --source and --idx"),
+        "two sources": (("run", "--data", folder, "--idx", idx), 2, "leave out --source, --idx"),
+        "nothing to draw": (
+            ("run", "--data", folder, "--per-class", "9"),
+            2,
+            "--data draws nothing",
+        ),
         "unwritable": (("run", "{short}", "--output", "{tmp}/file"), 2, "file: cannot be written"),
         "missing folder": (
             ("run", "{short}", "--data", "{tmp}/no"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from mnist_keras.cli.options import backend_option, idx_option, per_class_option, use_backend
 
@@ -73,8 +74,9 @@ def run(
     from mnist_keras.experiment import find
     from mnist_keras.runs import plan
 
-    if directory and (source or idx):
-        raise click.UsageError("--data reads a folder; leave out --source and --idx")
+    given = click.get_current_context().get_parameter_source("per_class")
+    if directory and (source or idx or given is ParameterSource.COMMANDLINE):
+        raise click.UsageError("--data draws nothing; leave out --source, --idx and --per-class")
     found = find(experiments)
     runs = plan([arm.settings for e in found for arm in e.arms], range(seeds))
     if dry_run:

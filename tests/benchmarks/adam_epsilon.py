@@ -1,0 +1,83 @@
+"""What the place of Adam's epsilon does: distance to the report's program after a few equal steps.
+
+    KERAS_BACKEND=torch python tests/benchmarks/adam_epsilon.py IDX_FOLDER
+
+Starts the report's CNN in PyTorch and ours from equal weights, feeds both the same batches without
+dropout, and prints the largest difference of their log-probabilities.
+"""
+
+import argparse
+from pathlib import Path
+
+import keras
+import numpy as np
+import report_program
+import torch
+from keras import ops
+
+from mnist_keras import Adam, cnn
+
+STEPS = (1, 5, 10)
+OPTIMIZERS = {
+    "keras.optimizers.Adam, epsilon=1e-7": lambda: keras.optimizers.Adam(0.001),
+    "keras.optimizers.Adam, epsilon=1e-8": lambda: keras.optimizers.Adam(0.001, epsilon=1e-8),
+    "mnist_keras.Adam": lambda: Adam(0.001),
+}
+
+
+def copy_weights(ours, theirs):
+    """Give the PyTorch network the weights of the Keras one."""
+    state = {}
+    for layer in ours.layers:
+        if not layer.weights:
+            continue
+        kernel, bias = (np.array(ops.convert_to_numpy(weight)) for weight in layer.weights)
+        if kernel.ndim == 4:
+            kernel = kernel.transpose(3, 2, 0, 1)
+        else:
+            if layer.name == "fc1":  # PyTorch flattens channels before rows and columns
+                kernel = kernel.reshape(7, 7, 128, -1).transpose(2, 0, 1, 3)
+            kernel = kernel.reshape(-1, kernel.shape[-1]).T
+        state[f"{layer.name}.weight"] = torch.tensor(np.ascontiguousarray(kernel))
+        state[f"{layer.name}.bias"] = torch.tensor(bias)
+    theirs.load_state_dict(state)
+
+
+def distances(make_optimizer, x, y):
+    """Return the largest difference of log-probabilities after each of `STEPS`."""
+    ours, theirs = cnn(), report_program.CNN().eval()
+    copy_weights(ours, theirs)
+    for layer in ours.layers:
+        if layer.name.startswith("dropout"):
+            layer.rate = 0
+    ours.compile(make_optimizer(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    optimizer = torch.optim.Adam(theirs.parameters(), lr=0.001)
+    images = x.permute(0, 2, 3, 1).numpy()
+    found = []
+    for step in range(1, max(STEPS) + 1):
+        part = slice((step - 1) % 4 * 100, (step - 1) % 4 * 100 + 100)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(theirs(x[part]), y[part]).backward()
+        optimizer.step()
+        ours.train_on_batch(images[part], y[part].numpy())
+        if step in STEPS:
+            logits = torch.tensor(np.array(ops.convert_to_numpy(ours(images[:100]))))
+            with torch.no_grad():
+                difference = torch.log_softmax(logits, 1) - theirs(x[:100])
+            found.append(float(difference.abs().max()))
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("idx_folder", type=Path)
+    x, y = (array[:400] for array in report_program.read_mnist(parser.parse_args().idx_folder))
+    print(f"| optimizer | {' | '.join(f'{step} steps' for step in STEPS)} |")
+    print(f"|---|{'---:|' * len(STEPS)}")
+    for name, make_optimizer in OPTIMIZERS.items():
+        cells = " | ".join(f"{value:.1e}" for value in distances(make_optimizer, x, y))
+        print(f"| `{name}` | {cells} |")
+
+
+if __name__ == "__main__":
+    main()
