@@ -1,5 +1,6 @@
 """Train one Run and return its Record. Nothing here prints or writes."""
 
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -151,6 +152,9 @@ def _restart(model: keras.Model, run: Run) -> None:
     new = _model(run.settings, model.input_shape[1:], model.output_shape[-1], run.seed)
     for old, fresh in zip(model.variables, new.variables, strict=True):
         old.assign(fresh)
+    # A model is a ring of references: left to itself, its 88 MB would outlive this function.
+    del new, old, fresh
+    gc.collect()
     for variable in model.optimizer.variables:
         variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
     model.optimizer.learning_rate = run.settings.learning_rate
