@@ -45,8 +45,7 @@ def split_indices(
             "`validation_split` must be between 0 and 1. "
             f"Received: validation_split={validation_split}"
         )
-    canonical = np.lexsort((images.digests, images.labels))
-    order = generator(seed, "split").permutation(canonical)
+    order = generator(seed, "split").permutation(images.canonical_order)
     groups = [order]
     if stratify:
         groups = [order[images.labels[order] == c] for c in np.unique(images.labels)]

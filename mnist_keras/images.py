@@ -51,15 +51,20 @@ class LabeledImages:
         What is drawn from this order depends on the pixels alone, not on file names
         nor on the order in which a file system lists them.
         """
-        return self.take(np.lexsort((self.digests, self.labels)))
+        return self.take(self.canonical_order)
+
+    @property
+    def canonical_order(self) -> np.ndarray:
+        """Indices that sort the images by class and content."""
+        return np.lexsort((self.digests, self.labels))
 
     @property
     def fingerprint(self) -> str:
         """Hash of all images and labels, whatever their order or file names."""
-        ordered = self.canonical()
-        state = hashlib.sha256(repr((ordered.images.shape, ordered.class_names)).encode())
-        state.update(ordered.labels.astype("<i8").tobytes())
-        state.update(ordered.digests.tobytes())
+        order = self.canonical_order
+        state = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
+        state.update(self.labels[order].astype("<i8").tobytes())
+        state.update(self.digests[order].tobytes())
         return state.hexdigest()[:16]
 
 
