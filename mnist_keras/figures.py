@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from mnist_keras.rows import Results, Row, distinct_curves
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the markers tell them apart in grey.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "osD^vPX"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
 
 
 def loss_figure(results: Results) -> bytes:
@@ -43,8 +43,8 @@ def loss_figure(results: Results) -> bytes:
 
 def _draw_curves(axes: Axes, rows: Sequence[Row]) -> None:
     for number, row in enumerate(rows):
-        colour = _COLOURS[number % len(_COLOURS)]
-        marker = _MARKERS[number % len(_MARKERS)]
+        colour = COLOURS[number % len(COLOURS)]
+        marker = MARKERS[number % len(MARKERS)]
 
         def draw(
             curve: Sequence[float],

@@ -1,4 +1,4 @@
-"""The README: its examples run, and it names every command."""
+"""The README and the pages in docs: their examples run, and every command is named."""
 
 import re
 from pathlib import Path
@@ -8,20 +8,29 @@ import pytest
 from mnist_keras.cli import cli
 
 PATH = Path(__file__).parents[1] / "README.md"
+PAGES = [PATH, *sorted((PATH.parent / "docs").glob("*.md"))]
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", PATH.read_text("utf-8"), re.DOTALL)
+def blocks(language, path=PATH):
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
 
 
-def test_python_examples_run(tmp_path, monkeypatch, image_folder):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_examples_run(page, tmp_path, monkeypatch, image_folder):
     """The Python blocks run from top to bottom; a folder called train-50 is at hand."""
     image_folder.rename(tmp_path / "train-50")
     monkeypatch.chdir(tmp_path)
     names = {}
-    assert len(blocks("python")) >= 3
-    for block in blocks("python"):
-        exec(compile(block, str(PATH), "exec"), names)
+    assert len(blocks("python", page)) >= 2
+    for block in blocks("python", page):
+        exec(compile(block, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    """Each linked file is there."""
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
+        assert (page.parent / target).is_file(), target
 
 
 def test_two_command_lines_set_everything_up():
