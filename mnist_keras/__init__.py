@@ -12,8 +12,11 @@ from mnist_keras import registration
 _PUBLIC = {
     "Adam": "optimizers",
     "Batches": "batches",
+    "Dropout": "portable",
     "FanInUniform": "portable",
     "FocalLoss": "losses",
+    "GlorotUniform": "portable",
+    "HeUniform": "portable",
     "RAdam": "optimizers",
     "SpatialDropout2D": "portable",
     "basic_net": "models",

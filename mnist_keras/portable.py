@@ -9,8 +9,26 @@ from keras import ops
 from mnist_keras.seeds import generator
 
 
+class _Uniform(keras.initializers.Initializer):
+    """Draws from ± a limit with NumPy, keyed by `(seed, path)`; subclasses say which limit."""
+
+    def __init__(self, path, seed=0):
+        self.path = path
+        self.seed = seed
+
+    def __call__(self, shape, dtype=None):
+        values = generator(self.seed, self.path).random(shape, dtype=np.float32)
+        limit = np.float32(self._limit(shape))
+        values *= 2 * limit
+        values -= limit
+        return ops.convert_to_tensor(values, dtype=dtype)
+
+    def get_config(self):
+        return {"path": self.path, "seed": self.seed}
+
+
 @keras.saving.register_keras_serializable(package="mnist_keras")
-class FanInUniform(keras.initializers.Initializer):
+class FanInUniform(_Uniform):
     """Draws weights from the uniform distribution on ±1/√fan_in, equal on every backend.
 
     This is the distribution PyTorch gives the kernels and biases of its linear and
@@ -32,20 +50,52 @@ class FanInUniform(keras.initializers.Initializer):
     def __init__(self, path, seed=0, fan_in=None):
         if fan_in is not None and fan_in < 1:
             raise ValueError(f"`fan_in` must be at least 1. Received: fan_in={fan_in}")
-        self.path = path
-        self.seed = seed
+        super().__init__(path, seed)
         self.fan_in = fan_in
 
-    def __call__(self, shape, dtype=None):
-        fan_in = self.fan_in or math.prod(shape[:-1])
-        values = generator(self.seed, self.path).random(shape, dtype=np.float32)
-        bound = np.float32(1 / math.sqrt(fan_in))
-        values *= 2 * bound
-        values -= bound
-        return ops.convert_to_tensor(values, dtype=dtype)
+    def _limit(self, shape):
+        return 1 / math.sqrt(self.fan_in or math.prod(shape[:-1]))
 
     def get_config(self):
-        return {"path": self.path, "seed": self.seed, "fan_in": self.fan_in}
+        return {**super().get_config(), "fan_in": self.fan_in}
+
+
+@keras.saving.register_keras_serializable(package="mnist_keras")
+class GlorotUniform(_Uniform):
+    """`keras.initializers.GlorotUniform`, ±√(6 / (fan_in + fan_out)), equal on every backend.
+
+    Args:
+        path: Name of the variable, as for `FanInUniform`.
+        seed: Integer >= 0. Defaults to `0`.
+
+    Reference: [Glorot et al., 2010](http://proceedings.mlr.press/v9/glorot10a.html)
+    """
+
+    def _limit(self, shape):
+        return math.sqrt(6 / sum(_fans(shape)))
+
+
+@keras.saving.register_keras_serializable(package="mnist_keras")
+class HeUniform(_Uniform):
+    """`keras.initializers.HeUniform`, ±√(6 / fan_in), equal on every backend.
+
+    Args:
+        path: Name of the variable, as for `FanInUniform`.
+        seed: Integer >= 0. Defaults to `0`.
+
+    Reference: [He et al., 2015](https://arxiv.org/abs/1502.01852)
+    """
+
+    def _limit(self, shape):
+        return math.sqrt(6 / _fans(shape)[0])
+
+
+def _fans(shape):
+    """Return Keras's fan-in and fan-out of a kernel: receptive field times channels."""
+    if len(shape) < 2:
+        return (math.prod(shape),) * 2
+    field = math.prod(shape[:-2])
+    return field * shape[-2], field * shape[-1]
 
 
 def _mix(x):
@@ -66,11 +116,87 @@ def _mix(x):
 
 
 @keras.saving.register_keras_serializable(package="mnist_keras")
-class SpatialDropout2D(keras.layers.Layer):
+class Dropout(keras.layers.Layer):
+    """`keras.layers.Dropout` whose masks are equal on every backend.
+
+    Sets elements to 0 and scales the others by `1 / (1 - rate)`. The mask is a hash of (seed,
+    layer name, step, element); no backend's generator is read. The step is saved with the model,
+    so that a loaded one goes on with the mask that would have come next.
+
+    Args:
+        rate: Float in [0, 1). Share of the elements to drop.
+        noise_shape: Shape of the mask, with `None` for a dimension of the inputs; where it has
+            size 1, the mask is the same all along. Defaults to the shape of the inputs.
+        seed: Integer >= 0. Defaults to `0`. Layers of one model may share it.
+        **kwargs: As `keras.layers.Layer`. Give a `name`: it is part of the hash.
+
+    Call arguments:
+        inputs: Tensor of any shape.
+        training: Whether to drop. Every training call counts as one step.
+
+    Example:
+
+    >>> layer = Dropout(0.5, seed=1, name="dropout")
+    >>> ops.convert_to_numpy(layer(np.ones((1, 6), "float32"), training=True)).tolist()
+    [[0.0, 2.0, 2.0, 0.0, 0.0, 2.0]]
+    """
+
+    def __init__(self, rate, noise_shape=None, seed=0, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"`rate` must be in [0, 1). Received: rate={rate}")
+        self.rate = rate
+        self.noise_shape = None if noise_shape is None else tuple(noise_shape)
+        self.seed = seed
+        # Keras's holder of (key, step): state that JAX threads through, yet no weight.
+        key = generator(seed, f"{self.name}/mask").integers(2**31)
+        self.seed_generator = keras.random.SeedGenerator(int(key))
+        self.supports_masking = True
+        self.built = True
+
+    def call(self, inputs, training=False):
+        if not training or self.rate == 0:
+            return inputs
+        keep = self.keep(self.seed_generator.next(), ops.shape(inputs))
+        return inputs * (ops.cast(keep, inputs.dtype) / (1 - self.rate))
+
+    def keep(self, key_and_step, input_shape):
+        """Return the mask of one step: a boolean tensor, true where an element is kept.
+
+        Args:
+            key_and_step: What `seed_generator` holds: two integers.
+            input_shape: Shape of the inputs; the mask broadcasts to it.
+        """
+        noise_shape = self.noise_shape or input_shape
+        pairs = zip(noise_shape, input_shape, strict=True)
+        shape = [given if size is None else size for size, given in pairs]
+        key, step = ops.unstack(ops.cast(key_and_step, "int32"), 2)
+        element = ops.arange(math.prod(shape), dtype="int32")
+        # Two rounds, so that neighbouring steps share no structure with neighbouring elements.
+        hashed = _mix(ops.bitwise_xor(element, _mix(ops.bitwise_xor(key, _mix(step)))))
+        # The lower 24 bits are a uniform integer in [0, 2**24).
+        kept = ops.bitwise_and(hashed, 2**24 - 1) >= round(self.rate * 2**24)
+        return ops.reshape(kept, shape)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        own = {"rate": self.rate, "noise_shape": self.noise_shape, "seed": self.seed}
+        return {**super().get_config(), **own}
+
+    def save_own_variables(self, store):
+        store["key_and_step"] = ops.convert_to_numpy(self.seed_generator.state).astype("int64")
+
+    def load_own_variables(self, store):
+        self.seed_generator.state.assign(np.array(store["key_and_step"]))
+
+
+@keras.saving.register_keras_serializable(package="mnist_keras")
+class SpatialDropout2D(Dropout):
     """`keras.layers.SpatialDropout2D` whose masks are equal on every backend.
 
-    Drops whole channels of channels-last images and scales the others by `1 / (1 - rate)`. The
-    mask is a hash of (seed, layer name, step, image, channel); no backend's generator is read.
+    Drops whole channels of channels-last images; otherwise as `Dropout`.
 
     Args:
         rate: Float in [0, 1). Share of the channels to drop.
@@ -83,39 +209,10 @@ class SpatialDropout2D(keras.layers.Layer):
     """
 
     def __init__(self, rate, seed=0, **kwargs):
-        super().__init__(**kwargs)
-        if not 0 <= rate < 1:
-            raise ValueError(f"`rate` must be in [0, 1). Received: rate={rate}")
-        self.rate = rate
-        self.seed = seed
-        # Keras's holder of (key, step): state that JAX threads through, yet no weight.
-        key = generator(seed, f"{self.name}/mask").integers(2**31)
-        self.seed_generator = keras.random.SeedGenerator(int(key))
+        super().__init__(rate, noise_shape=(None, 1, 1, None), seed=seed, **kwargs)
         self.input_spec = keras.layers.InputSpec(ndim=4)
-        self.supports_masking = True
-        self.built = True
-
-    def call(self, inputs, training=False):
-        if not training or self.rate == 0:
-            return inputs
-        batch, _, _, channels = ops.shape(inputs)
-        key, step = ops.unstack(ops.cast(self.seed_generator.next(), "int32"), 2)
-        element = ops.arange(batch * channels, dtype="int32")
-        # Two rounds, so that neighbouring steps share no structure with neighbouring elements.
-        hashed = _mix(ops.bitwise_xor(element, _mix(ops.bitwise_xor(key, _mix(step)))))
-        # The lower 24 bits are a uniform integer in [0, 2**24).
-        keep = ops.bitwise_and(hashed, 2**24 - 1) >= round(self.rate * 2**24)
-        scale = ops.cast(keep, inputs.dtype) / (1 - self.rate)
-        return inputs * ops.reshape(scale, (batch, 1, 1, channels))
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
 
     def get_config(self):
-        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
-
-    def save_own_variables(self, store):
-        store["key_and_step"] = ops.convert_to_numpy(self.seed_generator.state).astype("int64")
-
-    def load_own_variables(self, store):
-        self.seed_generator.state.assign(np.array(store["key_and_step"]))
+        config = super().get_config()
+        del config["noise_shape"]
+        return config

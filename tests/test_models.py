@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from mnist_keras import basic_net, cnn
+from mnist_keras.models import load_torch_state, torch_state
 
 X = np.random.default_rng(0).random((3, 28, 28, 3), dtype=np.float32)
 
@@ -69,3 +70,50 @@ def test_save_and_load(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(ops.convert_to_numpy(loaded(X)), ops.convert_to_numpy(model(X)))
+
+
+@pytest.mark.parametrize("build", [basic_net, cnn])
+def test_torch_state_has_pytorchs_layout(build):
+    """Outputs come first, channels before rows and columns; what is read back is the same."""
+    model = build((20, 24, 3), num_classes=4, seed=1)
+    state = torch_state(model)
+
+    kernels = {
+        layer.name: ops.convert_to_numpy(layer.kernel)
+        for layer in model.layers[1:]
+        if layer.weights
+    }
+    height, width, channels = model.get_layer("flatten").input.shape[1:]
+    for y, x, c in np.ndindex(height, width, channels):
+        ours = kernels["fc1"][(y * width + x) * channels + c]
+        np.testing.assert_array_equal(ours, state["fc1.weight"][:, (c * height + y) * width + x])
+    np.testing.assert_array_equal(kernels["fc2"], state["fc2.weight"].T)
+    if build is cnn:
+        for o, i, y, x in np.ndindex(4, 32, 3, 3):
+            assert kernels["conv2"][y, x, i, o] == state["conv2.weight"][o, i, y, x]
+
+    other = build((20, 24, 3), num_classes=4, seed=2)
+    load_torch_state(other, state)
+    for mine, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_wrong_torch_states_are_one_error_and_change_nothing():
+    """Missing and unknown names, wrong shapes and what is no array are named."""
+    model = basic_net()
+    before = model.get_weights()
+    state = torch_state(basic_net(seed=1))
+    cases = {
+        "Missing: fc1.bias; unknown: fc9.bias": {"fc1.bias": None, "fc9.bias": state["fc1.bias"]},
+        r"fc1.weight has shape \(2, 2\) where \(512, 2352\)": {"fc1.weight": np.ones((2, 2))},
+        "no array at 'fc3.bias'": {"fc3.bias": [[1.0], [2.0, 3.0]]},
+        "floats. Received: fc3.bias of int64": {"fc3.bias": np.arange(10)},
+    }
+    for message, change in cases.items():
+        wrong = {k: v for k, v in (state | change).items() if v is not None}
+        with pytest.raises(ValueError, match=message):
+            load_torch_state(model, wrong)
+    with pytest.raises(ValueError, match="is not that of basic_net"):
+        load_torch_state(model, torch_state(cnn()))
+    for mine, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(mine, old)

@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from mnist_keras import Adam, FocalLoss, RAdam, basic_net, cnn, sources
+from mnist_keras.models import load_torch_state, torch_state
 
 BUILDS = {"basic_net": basic_net, "cnn": cnn}
 
@@ -38,24 +39,8 @@ def pair(request, report_program, floatx):
     ours = BUILDS[request.param]()
     theirs = {"basic_net": report_program.Net, "cnn": report_program.CNN}[request.param]()
     theirs.to(getattr(torch, floatx))
-    state = {}
-    for layer in ours.layers:
-        if layer.weights:
-            kernel, bias = map(ops.convert_to_numpy, layer.weights)
-            state[f"{layer.name}.weight"] = torch.tensor(torch_kernel(layer.name, kernel, ours))
-            state[f"{layer.name}.bias"] = torch.tensor(np.array(bias))
-    theirs.load_state_dict(state)
+    theirs.load_state_dict({k: torch.tensor(v) for k, v in torch_state(ours).items()})
     return ours, theirs.eval()
-
-
-def torch_kernel(name, kernel, model):
-    """Return a kernel in PyTorch's layout: outputs first, channels before rows and columns."""
-    if kernel.ndim == 4:
-        return kernel.transpose(3, 2, 0, 1).copy()
-    if name == "fc1":
-        height, width, channels = model.get_layer("flatten").input.shape[1:]
-        kernel = kernel.reshape(height, width, channels, -1).transpose(2, 0, 1, 3)
-    return kernel.reshape(-1, kernel.shape[-1]).T.copy()
 
 
 def log_softmax(logits):
@@ -88,6 +73,20 @@ def test_equal_logits_and_losses(pair, digits, floatx, report_program):
         (keras.losses.SparseCategoricalCrossentropy(from_logits=True), cross_entropy),
     ):
         assert ops.convert_to_numpy(loss(y, logits)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_originals_weights(pair, digits, floatx):
+    """Weights that the original drew give our model the original's output."""
+    import torch
+
+    ours, theirs = pair
+    torch.manual_seed(1)
+    theirs = type(theirs)().to(getattr(torch, floatx)).eval()
+    load_torch_state(ours, theirs.state_dict())
+    x, _ = digits
+    with torch.no_grad():
+        output = theirs(torch_images(x, floatx)).numpy()
+    np.testing.assert_allclose(log_softmax(ours(x.astype(floatx))), output, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow

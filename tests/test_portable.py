@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mnist_keras import FanInUniform, SpatialDropout2D
+from mnist_keras import Dropout, FanInUniform, GlorotUniform, HeUniform, SpatialDropout2D
 from mnist_keras.portable import _mix
 from mnist_keras.seeds import generator
 
@@ -155,3 +155,56 @@ def test_bad_rate(rate):
     """A rate outside [0, 1) is refused."""
     with pytest.raises(ValueError, match=r"`rate` must be in \[0, 1\)"):
         SpatialDropout2D(rate)
+
+
+@pytest.mark.parametrize(
+    ("ours", "keras_own"),
+    [
+        (GlorotUniform, keras.initializers.GlorotUniform),
+        (HeUniform, keras.initializers.HeUniform),
+    ],
+)
+@pytest.mark.parametrize("shape", [(300, 40), (3, 3, 20, 50), (5000,), (5, 40, 30)])
+def test_glorot_and_he_have_kerass_limits(ours, keras_own, shape):
+    """The range is that of Keras's initialiser of the same name; the numbers are NumPy's."""
+    weights = ops.convert_to_numpy(ours("fc/kernel", seed=3)(shape))
+    limit = abs(ops.convert_to_numpy(keras_own(seed=0)(shape))).max()
+    assert abs(weights).max() == pytest.approx(limit, rel=2e-3)
+    expected = generator(3, "fc/kernel").random(shape, dtype=np.float32) * 2 - 1
+    np.testing.assert_allclose(weights / abs(weights).max(), expected, atol=2e-3)
+    again = keras.initializers.deserialize(keras.initializers.serialize(ours("fc/kernel", seed=3)))
+    np.testing.assert_array_equal(ops.convert_to_numpy(again(shape)), weights)
+
+
+def test_dropout_of_single_elements():
+    """Elements are dropped one by one, as the NumPy reference of the hash says."""
+    layer = Dropout(0.25, seed=5, name="dropout1")
+    x = np.random.default_rng(0).random((6, 7, 64), dtype=np.float32)
+    for step in range(3):
+        kept = reference_mask(layer, step, (6 * 7, 1, 1, 64)).reshape(x.shape)
+        y = ops.convert_to_numpy(layer(x, training=True))
+        np.testing.assert_allclose(y, x * kept / 0.75, rtol=1e-6)
+
+
+def test_noise_shape():
+    """Where the mask has size 1 it is the same all along; None stands for the inputs' size."""
+    layer = Dropout(0.5, noise_shape=(None, 1, 8), name="d")
+    y = ops.convert_to_numpy(layer(np.ones((40, 5, 8), np.float32), training=True))
+    assert (y == y[:, :1]).all()
+    assert 0.3 < (y[:, 0] > 0).mean() < 0.7
+    again = keras.layers.deserialize(keras.layers.serialize(layer))
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(again(np.ones((40, 5, 8), np.float32), training=True)), y
+    )
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_dropout_in_a_model(jit_compile):
+    """A model with an unknown batch size trains, compiled or not, and scales what it keeps."""
+    if jit_compile and keras.backend.backend() == "torch":
+        pytest.skip("compiling takes PyTorch a minute")
+    layer = Dropout(0.5, name="d")
+    model = keras.Sequential([keras.Input((8,)), layer, keras.layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=jit_compile)
+    model.fit(np.ones((7, 8), "f"), np.zeros((7, 1), "f"), batch_size=4, epochs=2, verbose=0)
+    assert ops.convert_to_numpy(layer.seed_generator.state)[1] == 4

@@ -16,6 +16,7 @@ import torch
 from keras import ops
 
 from mnist_keras import Adam, cnn
+from mnist_keras.models import torch_state
 
 STEPS = (1, 5, 10)
 OPTIMIZERS = {
@@ -25,28 +26,10 @@ OPTIMIZERS = {
 }
 
 
-def copy_weights(ours, theirs):
-    """Give the PyTorch network the weights of the Keras one."""
-    state = {}
-    for layer in ours.layers:
-        if not layer.weights:
-            continue
-        kernel, bias = (np.array(ops.convert_to_numpy(weight)) for weight in layer.weights)
-        if kernel.ndim == 4:
-            kernel = kernel.transpose(3, 2, 0, 1)
-        else:
-            if layer.name == "fc1":  # PyTorch flattens channels before rows and columns
-                kernel = kernel.reshape(7, 7, 128, -1).transpose(2, 0, 1, 3)
-            kernel = kernel.reshape(-1, kernel.shape[-1]).T
-        state[f"{layer.name}.weight"] = torch.tensor(np.ascontiguousarray(kernel))
-        state[f"{layer.name}.bias"] = torch.tensor(bias)
-    theirs.load_state_dict(state)
-
-
 def distances(make_optimizer, x, y):
     """Return the largest difference of log-probabilities after each of `STEPS`."""
     ours, theirs = cnn(), report_program.CNN().eval()
-    copy_weights(ours, theirs)
+    theirs.load_state_dict({k: torch.tensor(v) for k, v in torch_state(ours).items()})
     for layer in ours.layers:
         if layer.name.startswith("dropout"):
             layer.rate = 0
