@@ -113,8 +113,13 @@ class RAdam(keras.optimizers.Optimizer):
         self.assign_add(v, (ops.square(gradient) - v) * (1 - self.beta_2))
 
         t, c1, c2 = _bias_corrections(self, dtype)
+        log_beta = math.log(self.beta_2)
+        x = t * log_beta
         rho_inf = 2 / (1 - self.beta_2) - 1
-        rho = rho_inf - 2 * t * (1 - c2) / c2
+        # In float32 the first steps would lose four digits of ρ, which is ρ∞ less nearly as much,
+        # and with them the agreement of the backends: there, the series of the difference.
+        series = (rho_inf + 2 / log_beta) + t * (1 + x / 6 - x**3 / 360)
+        rho = ops.where(x > -0.25, series, rho_inf - 2 * t * (1 - c2) / c2)
         tractable = rho > 5
         safe = ops.where(tractable, rho, 6.0)  # keeps the root real in the branch not taken
         top = (safe - 4) * (safe - 2) * rho_inf

@@ -13,7 +13,7 @@ import numpy as np
 
 from mnist_keras.runs import Run, Settings, fingerprint
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class RecordError(ValueError):
@@ -44,6 +44,9 @@ class Record:
         seconds: Wall-clock seconds of each epoch, without scoring.
         scores: By epoch, the classes given to test and held-out images.
         diverged: The epoch (from 1) whose loss was not finite, or `None`.
+        digests: Hashes of the initial weights, of the batches in their order, and of the first
+            epoch's dropout masks. They are equal wherever the run is the same.
+        versions: Versions of what decides the numbers; `"backend"` names the backend.
     """
 
     run: Run
@@ -57,6 +60,8 @@ class Record:
     seconds: tuple[float, ...]
     scores: dict[int, Score]
     diverged: int | None
+    digests: Mapping[str, str]
+    versions: Mapping[str, str]
 
 
 def prepare(folder: Path) -> None:
@@ -74,11 +79,11 @@ def prepare(folder: Path) -> None:
         raise RecordError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
-def write_record(folder: Path, record: Record, versions: Mapping[str, str]) -> Path:
+def write_record(folder: Path, record: Record) -> Path:
     """Write a record under the name of its run and return the path."""
-    body = _to_json(record, versions)
+    body = _to_json(record)
     text = json.dumps({"sha256": _checksum(body), **body}, indent=1)
-    name = fingerprint(record.run, record.data_fingerprint, versions)
+    name = fingerprint(record.run, record.data_fingerprint, record.versions)
     path = folder / "records" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     write(path, text.encode())
@@ -105,6 +110,18 @@ def read_record(path: Path) -> Record:
         raise RecordError(f"{path}: not a record: {error!r}") from error
 
 
+def read_records(folder: Path) -> list[Record]:
+    """Return the records of a results folder, in the order of their names.
+
+    Raises:
+        RecordError: If there is none, or one cannot be used.
+    """
+    found = [read_record(path) for path in sorted((folder / "records").glob("*.json"))]
+    if not found:
+        raise RecordError(f"{folder}: holds no records; `mnist-keras run --output` writes them")
+    return found
+
+
 def write(path: Path, content: bytes) -> None:
     """Write a file that is either whole or not there, whenever the machine stops."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -124,10 +141,10 @@ def _checksum(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _to_json(record: Record, versions: Mapping[str, str]) -> dict[str, Any]:
+def _to_json(record: Record) -> dict[str, Any]:
     return {
         "format": _FORMAT,
-        "versions": dict(versions),
+        "versions": dict(record.versions),
         "seed": record.run.seed,
         "settings": asdict(record.run.settings),
         "data": {
@@ -142,6 +159,7 @@ def _to_json(record: Record, versions: Mapping[str, str]) -> dict[str, Any]:
         "accuracy": list(record.accuracy),
         "seconds": list(record.seconds),
         "diverged": record.diverged,
+        "digests": dict(record.digests),
         "scores": {
             str(epoch): {"test": _pack(score.test), "heldout": _pack(score.heldout)}
             for epoch, score in record.scores.items()
@@ -167,6 +185,8 @@ def _from_json(body: Mapping[str, Any]) -> Record:
         seconds=tuple(body["seconds"]),
         scores=scores,
         diverged=body["diverged"],
+        digests=body["digests"],
+        versions=body["versions"],
     )
 
 

@@ -119,6 +119,19 @@ class Run:
     seed: int
     scored_at: tuple[int, ...] = field(compare=False)
 
+    @property
+    def title(self) -> str:
+        """The run in a few words, with the settings that are not the report's."""
+        s = self.settings
+        words = [s.model, s.activation, s.loss, s.optimizer, f"{s.epochs} epochs"]
+        usual = Settings(**{name: getattr(s, name) for name in ("model", "loss")})
+        for name in ("gamma", "alpha", "learning_rate", "batch_size", "validation_split"):
+            if (value := getattr(s, name)) != getattr(usual, name):
+                words.append(f"{name} {value:g}")
+        if not s.stratify:
+            words.append("not stratified")
+        return f"{' '.join(map(str, words))} seed {self.seed}"
+
     def covers(self, settings: Settings) -> bool:
         """Whether a training of `settings` is the first epochs of this one."""
         epochs = settings.epochs

@@ -113,9 +113,9 @@ def markdown(results: Results) -> str:
         lines += ["", f"## {_title(experiment)}", ""]
         claim = f"Claim: {experiment.claim} " if experiment.claim else ""
         lines += [f"{claim}Data: {results.data}.", ""]
-        lines += _markdown_table(accuracy_table(rows))
+        lines += markdown_table(accuracy_table(rows))
         lines += ["", "Training loss, mean over the seeds:", ""]
-        lines += _markdown_table(loss_table(rows))
+        lines += markdown_table(loss_table(rows))
     return "\n".join(lines) + "\n"
 
 
@@ -124,7 +124,8 @@ def _title(experiment: Experiment) -> str:
     return f"{experiment.title}{section}"
 
 
-def _markdown_table(table: Sequence[Sequence[str]]) -> Iterator[str]:
+def markdown_table(table: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a Markdown table whose columns line up in a terminal, too."""
     cells = [[cell.replace("|", "\\|") for cell in line] for line in table]
     widths = [max(3, *(len(cell) for cell in column)) for column in zip(*cells, strict=True)]
 

@@ -1,20 +1,22 @@
 """Train one Run and return its Record. Nothing here prints or writes."""
 
 import gc
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 import keras
 import numpy as np
 
-from mnist_keras import models
+from mnist_keras import backends, models
 from mnist_keras.batches import Batches
 from mnist_keras.datasets import split_indices
 from mnist_keras.images import LabeledImages
 from mnist_keras.losses import FocalLoss
 from mnist_keras.optimizers import Adam, RAdam
+from mnist_keras.portable import Dropout
 from mnist_keras.records import Record, Score
 from mnist_keras.runs import Run, Settings
 
@@ -90,14 +92,15 @@ def train(
     # Sorted by content, so that batches do not depend on the files' names and order.
     images = data.images.canonical()
     training, test = split_indices(images, settings.validation_split, run.seed, settings.stratify)
-    batches = Batches(
-        images.images[training].astype("float32") / 255,
-        images.labels[training].astype("int32"),
-        settings.batch_size,
-        seed=run.seed,
-    )
+    x = images.images[training].astype("float32") / 255
+    y = images.labels[training].astype("int32")
+    batches = Batches(x, y, settings.batch_size, seed=run.seed)
     scored = np.concatenate([images.images[test], data.heldout.images])
     _restart(model, run)
+    digests = {
+        "weights": _digest(*map(keras.ops.convert_to_numpy, model.weights)),
+        "masks": _digest(*_first_masks(model, batches)),
+    }
     watch = _Watch(batches, on_epoch)
     scores = {}
     for start, end in pairwise((0, *run.scored_at)):
@@ -121,6 +124,8 @@ def train(
         seconds=tuple(watch.seconds),
         scores=scores,
         diverged=len(watch.loss) if watch.diverged else None,
+        digests=digests | {"batches": _digest(x, y, *watch.orders)},
+        versions=backends.versions(),
     )
 
 
@@ -160,6 +165,26 @@ def _restart(model: keras.Model, run: Run) -> None:
     model.optimizer.learning_rate = run.settings.learning_rate
 
 
+def _first_masks(model: keras.Model, batches: Batches) -> Iterator[np.ndarray]:
+    """Yield the dropout masks of the first epoch's steps, as each layer makes them."""
+    sizes = [len(batches[step][0]) for step in range(len(batches))]
+    for layer in model.layers:
+        if isinstance(layer, Dropout):
+            key, first = keras.ops.convert_to_numpy(layer.seed_generator.state)
+            for step, size in enumerate(sizes, start=int(first)):
+                mask = layer.keep(np.array([key, step], "int32"), (size, *layer.input.shape[1:]))
+                yield keras.ops.convert_to_numpy(mask)
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    """Return a hash of arrays, of their shapes and of their types."""
+    state = hashlib.sha256()
+    for array in arrays:
+        state.update(f"{array.dtype} {array.shape}".encode())
+        state.update(np.ascontiguousarray(array).data)
+    return state.hexdigest()[:16]
+
+
 class _Watch(keras.callbacks.Callback):
     """Keeps the batches to Keras's count of epochs, notes each epoch's numbers, stops at NaN.
 
@@ -173,10 +198,12 @@ class _Watch(keras.callbacks.Callback):
         self.loss: list[float] = []
         self.accuracy: list[float] = []
         self.seconds: list[float] = []
+        self.orders: list[np.ndarray] = []
         self.diverged = False
 
     def on_epoch_begin(self, epoch, logs=None):
         self.batches.set_epoch(epoch)
+        self.orders.append(self.batches.order)
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):

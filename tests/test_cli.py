@@ -40,7 +40,7 @@ def short(tmp_path):
 
 def test_every_command_has_help(invoke):
     """Each command says what it does."""
-    assert set(cli.commands) == {"data", "list", "run"}
+    assert set(cli.commands) == {"compare", "data", "list", "run"}
     for name in cli.commands:
         result = invoke(name, "--help")
         assert result.exit_code == 0

@@ -54,7 +54,7 @@ def test_equal_to_the_published_recurrence(optimizer, recurrence, settings, step
     start = np.zeros((3, 4))
     ours = run(optimizer(0.01, **settings), GRADIENTS[:steps], start)
     expected = recurrence(start, GRADIENTS[:steps], lr=0.01, **settings)
-    np.testing.assert_allclose(ours, expected, rtol=2e-4, atol=1e-9)
+    np.testing.assert_allclose(ours, expected, rtol=3e-6, atol=1e-9)
 
 
 def test_epsilon_is_where_the_paper_has_it():

@@ -45,6 +45,8 @@ def record(seed, settings=None, correct=90, heldout=1000, diverged=None, scored_
             if not diverged or epoch < diverged
         },
         diverged=diverged,
+        digests={"weights": "w", "masks": "m", "batches": "b"},
+        versions=VERSIONS,
     )
 
 
@@ -75,7 +77,7 @@ def results():
 def test_a_record_survives_writing_and_reading(tmp_path):
     """What is read is what was written; the name is the run's fingerprint."""
     original = record(3)
-    path = records.write_record(tmp_path, original, VERSIONS)
+    path = records.write_record(tmp_path, original)
     found = records.read_record(path)
 
     assert path.parent == tmp_path / "records"
@@ -83,6 +85,8 @@ def test_a_record_survives_writing_and_reading(tmp_path):
     assert found.run == original.run
     assert found.run.scored_at == (1, 10)
     assert found.loss == original.loss
+    assert found.digests == original.digests
+    assert found.versions == VERSIONS
     assert found.scores.keys() == original.scores.keys()
     for epoch, score in original.scores.items():
         np.testing.assert_array_equal(found.scores[epoch].test, score.test)
@@ -93,7 +97,7 @@ def test_a_record_survives_writing_and_reading(tmp_path):
 
 def test_a_diverged_record_survives(tmp_path):
     """A loss that is no number is written as plain JSON and comes back as NaN."""
-    path = records.write_record(tmp_path, record(0, diverged=4), VERSIONS)
+    path = records.write_record(tmp_path, record(0, diverged=4))
     json.loads(path.read_text(), parse_constant=pytest.fail)
     found = records.read_record(path)
     assert found.diverged == 4
@@ -113,7 +117,7 @@ def test_a_diverged_record_survives(tmp_path):
 )
 def test_a_damaged_record_is_named(tmp_path, damage, message):
     """A changed, cut or foreign file is an error that names it."""
-    path = records.write_record(tmp_path, record(3), VERSIONS)
+    path = records.write_record(tmp_path, record(3))
     path.write_text(damage(path.read_text()))
     with pytest.raises(RecordError, match=message) as error:
         records.read_record(path)

@@ -1,5 +1,6 @@
 """`mnist-keras run`: plan, train, and print the tables."""
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from mnist_keras.cli.options import backend_option, idx_option, per_class_option, use_backend
+from mnist_keras.cli.compare import print_comparison
+from mnist_keras.cli.options import idx_option, per_class_option, use_backend
 
 if TYPE_CHECKING:
     from mnist_keras.experiment import Experiment
@@ -53,7 +55,12 @@ _SECONDS_PER_EPOCH = {"basic_net": 0.05, "cnn": 0.85}
     help="Folder for the records, tables and figures.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and its cost, and stop.")
-@backend_option
+@click.option(
+    "--backend",
+    metavar="NAME",
+    help="jax, tensorflow or torch; or all: every installed one in its own process and folder, "
+    "then `compare`. Default: KERAS_BACKEND, else the first installed.",
+)
 def run(
     experiments: tuple[str, ...],
     directory: Path | None,
@@ -83,6 +90,10 @@ def run(
         _show_plan(found, runs)
         return
 
+    if backend == "all":
+        _run_on_every_backend(output)
+        return
+
     from mnist_keras import records
 
     use_backend(backend)
@@ -95,17 +106,58 @@ def run(
         sys.exit(6)
 
 
+def _run_on_every_backend(output: Path) -> None:
+    """Run this command once on each backend, in a process of its own, and compare the results.
+
+    Exits with the code of the first run that fails, or with 5 if the results do not agree.
+    """
+    from mnist_keras import backends
+
+    if not (names := backends.installed()):
+        backends.choose()  # says what to install
+    arguments = _arguments_but("backend", "output")
+    codes = []
+    for name in names:
+        click.echo(f"# {name}\n")
+        sys.stdout.flush()
+        command = [sys.executable, "-m", "mnist_keras", "run", *arguments]
+        folder = ["--backend", name, "--output", str(output / name)]
+        codes.append(subprocess.run([*command, *folder]).returncode)
+        click.echo()
+    if worst := next((code for code in codes if code not in (0, 6)), 0):
+        click.echo("Not compared: a run failed.", err=True)
+        sys.exit(worst)
+    click.echo("# Comparison\n")
+    if len(names) < 2:
+        click.echo(f"Only {names[0]} is installed: nothing to compare.")
+    elif not print_comparison([output / name for name in names]):
+        sys.exit(5)
+    sys.exit(max(codes))
+
+
+def _arguments_but(*left_out: str) -> list[str]:
+    """Return what the user gave this command, as words, without some options."""
+    context = click.get_current_context()
+    words: list[str] = []
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[name]
+        if parameter.param_type_name == "argument":
+            words += map(str, value)
+        elif name not in left_out:
+            words += [parameter.opts[0], str(value)]
+    return words
+
+
 def _show_plan(experiments: "Sequence[Experiment]", runs: "Sequence[Run]") -> None:
     arms = [arm for experiment in experiments for arm in experiment.arms]
     seeds = 1 + max(run.seed for run in runs)
     click.echo(f"{len(arms)} arms, {len(runs)} runs, seeds 0…{seeds - 1}")
     for run in runs:
         covered = ", ".join(arm.name for arm in arms if run.covers(arm.settings))
-        s = run.settings
-        click.echo(
-            f"  seed {run.seed}  {s.model} {s.activation} {s.loss} {s.optimizer} "
-            f"{s.epochs} epochs, for: {covered}"
-        )
+        click.echo(f"  {run.title}, for: {covered}")
     alone = seeds * sum(arm.settings.epochs for arm in arms)
     planned = sum(run.settings.epochs for run in runs)
     minutes = sum(_cost(run) for run in runs) / 60
@@ -150,9 +202,8 @@ def _train(runs: "Sequence[Run]", data_of: "Callable[[int], Data]", output: Path
     """Train the runs, writing each record as soon as it is there; one model serves all seeds."""
     import keras
 
-    from mnist_keras import backends, records, training
+    from mnist_keras import records, training
 
-    versions = backends.versions()
     done = []
     with _progress(runs) as advance:
         for settings, group in groupby(runs, key=lambda run: run.settings):
@@ -164,7 +215,7 @@ def _train(runs: "Sequence[Run]", data_of: "Callable[[int], Data]", output: Path
                     shape, classes = data.images.images.shape[1:], data.images.class_names
                     model = training.compiled_model(settings, shape, len(classes))
                 record = training.train(model, run, data, on_epoch=advance(run))
-                records.write_record(output, record, versions)
+                records.write_record(output, record)
                 done.append(record)
     return done
 
@@ -181,18 +232,17 @@ def _progress(runs: "Sequence[Run]") -> "Iterator[Callable[[Run], Callable[[int,
         task = bar.add_task("", total=sum(_cost(run) for run in runs))
 
         def advance(run: "Run") -> Callable[[int, float], None]:
-            number = runs.index(run) + 1
-            s = run.settings
-            name = f"[{number}/{len(runs)}] {s.model} {s.loss} {s.optimizer} seed {run.seed}"
+            name = f"[{runs.index(run) + 1}/{len(runs)}] {run.title}"
+            epochs = run.settings.epochs
 
             def on_epoch(epoch: int, loss: float) -> None:
                 bar.update(
                     task,
-                    description=f"{name}, epoch {epoch}/{s.epochs}, loss {loss:.4f}",
-                    advance=_cost(run) / s.epochs,
+                    description=f"{name}: epoch {epoch}, loss {loss:.4f}",
+                    advance=_cost(run) / epochs,
                 )
-                if epoch == s.epochs and not console.is_terminal:
-                    click.echo(f"{name}: {s.epochs} epochs, loss {loss:.4f}", err=True)
+                if epoch == epochs and not console.is_terminal:
+                    click.echo(f"{name}: loss {loss:.4f}", err=True)
 
             return on_epoch
 
@@ -202,12 +252,12 @@ def _progress(runs: "Sequence[Run]") -> "Iterator[Callable[[Run], Callable[[int,
 def _write_tables(
     experiments: "Sequence[Experiment]", done: "Sequence[Record]", note: str, output: Path
 ) -> None:
-    from mnist_keras import backends, exports, figures, records, rows, tables
+    from mnist_keras import exports, figures, records, rows, tables
 
     results = rows.Results(
         tables=[(e, [rows.row(arm, done) for arm in e.arms]) for e in experiments],
         data=done[0].data_name,
-        versions=backends.versions(),
+        versions=done[0].versions,
         note=note,
     )
     text = tables.markdown(results)
