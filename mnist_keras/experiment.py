@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,48 @@ class Arm:
     reported_loss: tuple[float, ...] = ()
 
 
+QUANTITIES = ("heldout_accuracy", "loss", "crossentropy", "focal")
+EXPECTATIONS = ("higher", "lower", "no higher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What the report says of two arms, in a form that can be tested seed by seed.
+
+    Attributes:
+        text: The claim in words.
+        arm, against: Names of the arms that are compared; they may be the same.
+        quantity: `"heldout_accuracy"`, the training loss `"loss"`, or `"crossentropy"` or
+            `"focal"`, which are measured in training whatever the loss is.
+        expect: What `arm` is said to be: `"higher"`, `"lower"` or `"no higher"` than `against`.
+        epoch, against_epoch: Epochs of a loss; by default the last one of the arm.
+        margin: How much higher still counts as "no higher".
+    """
+
+    text: str
+    arm: str
+    against: str
+    quantity: str = "heldout_accuracy"
+    expect: str = "higher"
+    epoch: int | None = None
+    against_epoch: int | None = None
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_word("quantity", self.quantity, QUANTITIES)
+        check_word("expect", self.expect, EXPECTATIONS)
+        check_number("margin", self.margin)
+        for name in ("text", "arm", "against"):
+            if not isinstance(getattr(self, name), str):
+                raise ExperimentError(f"`{name}` must be a str")
+        for name in ("epoch", "against_epoch"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ExperimentError(f"`{name}` must be an integer >= 1. Received: {value!r}")
+            if value is not None and self.quantity == "heldout_accuracy":
+                raise ExperimentError(f"`{name}` belongs to a loss, not to the held-out accuracy")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One table of the report, or one question it left open."""
@@ -38,6 +80,7 @@ class Experiment:
     section: str
     claim: str
     arms: tuple[Arm, ...]
+    claims: tuple[Claim, ...] = ()
 
 
 def folder() -> Path:
@@ -83,13 +126,14 @@ def load(path: Path) -> Experiment:
     """Return the experiment of a TOML file.
 
     The file has `title`, `section`, `claim`, the `[settings]` that all arms share, and `[[arms]]`,
-    each with a `name`, the settings that differ, and what the report says of it.
+    each with a `name`, the settings that differ, and what the report says of it. `[[claims]]` say
+    which arms are tested against which (see `Claim`).
 
     Raises:
         ExperimentError: If the file cannot be read, or has an unknown key or value.
     """
     try:
-        return _experiment(path.stem, tomllib.loads(path.read_text("utf-8")))
+        return from_document(path.stem, tomllib.loads(path.read_text("utf-8")))
     except OSError as error:
         raise ExperimentError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -99,10 +143,41 @@ def load(path: Path) -> Experiment:
 
 
 _SETTINGS = tuple(field.name for field in fields(Settings))
+_CLAIM = tuple(field.name for field in fields(Claim))
 
 
-def _experiment(name: str, document: dict[str, Any]) -> Experiment:
-    _check_keys(document, ("title", "section", "claim", "settings", "arms"))
+def to_document(experiment: Experiment) -> dict[str, Any]:
+    """Return what an equal experiment's file would hold."""
+
+    def given(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if value not in (None, ())}
+
+    return {
+        "title": experiment.title,
+        "section": experiment.section,
+        "claim": experiment.claim,
+        "arms": [
+            given(
+                {
+                    "name": arm.name,
+                    **asdict(arm.settings),
+                    "reported_accuracy": arm.reported_accuracy,
+                    "reported_loss": list(arm.reported_loss),
+                }
+            )
+            for arm in experiment.arms
+        ],
+        "claims": [given(asdict(claim)) for claim in experiment.claims],
+    }
+
+
+def from_document(name: str, document: dict[str, Any]) -> Experiment:
+    """Return the experiment of a file's contents.
+
+    Raises:
+        ExperimentError: If there is an unknown key or value.
+    """
+    _check_keys(document, ("title", "section", "claim", "settings", "arms", "claims"))
     shared = _get(document, "settings", dict, {})
     _check_keys(shared, _SETTINGS)
     tables = _get(document, "arms", list)
@@ -121,7 +196,23 @@ def _experiment(name: str, document: dict[str, Any]) -> Experiment:
         section=_get(document, "section", str, ""),
         claim=_get(document, "claim", str, ""),
         arms=tuple(arms),
+        claims=tuple(_claim(table, arms) for table in _get(document, "claims", list, [])),
     )
+
+
+def _claim(table: Any, arms: list[Arm]) -> Claim:
+    if not isinstance(table, dict):
+        raise ExperimentError(f"expected [[claims]] to be tables. Received: {table!r}")
+    _check_keys(table, _CLAIM)
+    for key in ("text", "arm", "against"):
+        _get(table, key, str)
+    claim = Claim(**table)
+    ends = {arm.name: arm.settings.epochs for arm in arms}
+    for name, epoch in ((claim.arm, claim.epoch), (claim.against, claim.against_epoch)):
+        check_word("arm", name, ends)
+        if epoch is not None and epoch > ends[name]:
+            raise ExperimentError(f"a claim asks for epoch {epoch} of {ends[name]} of {name!r}")
+    return claim
 
 
 def _arm(table: Any, shared: dict[str, Any]) -> Arm:

@@ -5,10 +5,12 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 from mnist_keras.rows import REPORTED_N, Results, Row
-from mnist_keras.statistics import mean_and_spread, t_interval, wilson_interval
+from mnist_keras.statistics import mean_and_spread, sign_flip_p, t_interval, wilson_interval
+from mnist_keras.verdicts import Verdict
 
 _CSV_COLUMNS = (
     "experiment",
@@ -22,6 +24,7 @@ _CSV_COLUMNS = (
     "low",
     "high",
     "reported",
+    "verdict",
     "data",
     "backend",
 )
@@ -32,19 +35,21 @@ def csv_text(results: Results) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(_CSV_COLUMNS)
-    for experiment, rows in results.tables:
-        for row in rows:
-            for line in _csv_lines(row):
-                writer.writerow(
-                    [
-                        experiment.name,
-                        experiment.section,
-                        row.arm.name,
-                        *line,
-                        results.data,
-                        results.versions["backend"],
-                    ]
-                )
+    for table in results.tables:
+        lines = [(row.arm.name, line) for row in table.rows for line in _csv_lines(row)]
+        lines += [(verdict.claim.arm, _csv_verdict(verdict)) for verdict in table.verdicts]
+        for arm, line in lines:
+            writer.writerow(
+                [
+                    table.experiment.name,
+                    table.experiment.section,
+                    arm,
+                    *line,
+                    *[""] * (len(_CSV_COLUMNS) - 5 - len(line)),
+                    results.data,
+                    results.versions["backend"],
+                ]
+            )
     return file.getvalue()
 
 
@@ -63,27 +68,44 @@ def _csv_lines(row: Row) -> Iterator[list[Any]]:
         for epoch, value in enumerate(curve, 1):
             said = dict(enumerate(row.arm.reported_loss, 1)).get(epoch, "")
             yield [seed, epoch, "loss", value, "", "", "", said]
-    for seed, value in zip(row.seeds, row.seconds, strict=True):
-        yield [seed, last, "seconds", value, "", "", "", ""]
+    for seed, curve in zip(row.seeds, row.training_accuracy, strict=True):
+        for epoch, value in enumerate(curve, 1):
+            yield [seed, epoch, "training_accuracy", value]
     for seed, epoch in row.diverged.items():
-        yield [seed, epoch, "diverged", "", "", "", "", ""]
+        yield [seed, epoch, "diverged"]
+    for seed in row.missing:
+        yield [seed, last, "missing"]
+
+
+def _csv_verdict(verdict: Verdict) -> list[Any]:
+    """Return seed, epoch, quantity, measured, n, low, high, reported, verdict of a claim."""
+    claim = verdict.claim
+    quantity = f"{claim.quantity} less that of {claim.against}"
+    mean = fmean(verdict.differences) if verdict.differences else ""
+    low, high = verdict.interval or ("", "")
+    n = len(verdict.differences)
+    return ["", claim.epoch or "", quantity, mean, n, low, high, "", verdict.verdict]
 
 
 def json_text(results: Results) -> str:
     """Return everything the other formats show, and each seed's values."""
     document = {
         "data": results.data,
+        "data_fingerprints": {str(seed): hash for seed, hash in results.fingerprints.items()},
         "note": results.note,
         "versions": dict(results.versions),
+        "planned_runs": results.planned,
+        "missing_runs": results.missing,
         "experiments": [
             {
-                "name": experiment.name,
-                "title": experiment.title,
-                "section": experiment.section,
-                "claim": experiment.claim,
-                "arms": [_json_row(row) for row in rows],
+                "name": table.experiment.name,
+                "title": table.experiment.title,
+                "section": table.experiment.section,
+                "claim": table.experiment.claim,
+                "arms": [_json_row(row) for row in table.rows],
+                "claims": [_json_verdict(verdict) for verdict in table.verdicts],
             }
-            for experiment, rows in results.tables
+            for table in results.tables
         ],
     }
     return json.dumps(document, indent=1) + "\n"
@@ -103,8 +125,24 @@ def _json_row(row: Row) -> dict[str, Any]:
         "test": _json_accuracy(row.test, row.n_test),
         "heldout": _json_accuracy(row.heldout, row.n_heldout),
         "loss": [list(curve) for curve in row.loss],
-        "seconds": list(row.seconds),
+        "training_accuracy": [list(curve) for curve in row.training_accuracy],
+        "confusion": [list(line) for line in row.confusion],
         "diverged": {str(seed): epoch for seed, epoch in row.diverged.items()},
+        "missing": list(row.missing),
+    }
+
+
+def _json_verdict(verdict: Verdict) -> dict[str, Any]:
+    differences = verdict.differences
+    return {
+        **asdict(verdict.claim),
+        "verdict": verdict.verdict,
+        "sentence": verdict.sentence,
+        "seeds": list(verdict.seeds),
+        "differences": list(differences),
+        "mean_difference": fmean(differences) if differences else None,
+        "t_interval": verdict.interval,
+        "sign_flip_p": sign_flip_p(differences) if differences else None,
     }
 
 

@@ -1,11 +1,14 @@
-"""Rows become pictures."""
+"""Rows become pictures: curves, differences with their intervals, confusion matrices."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from statistics import fmean
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mnist_keras.rows import Results, Row, distinct_curves
 
@@ -14,66 +17,189 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vPX"
 
 
-def loss_figure(results: Results) -> bytes:
-    """Return a PNG of the training loss by epoch, one panel for each experiment.
+def all_figures(results: Results) -> dict[str, Figure]:
+    """Return the figures that the results have numbers for, by name."""
+    figures = {"loss": loss_figure(results), "accuracy": accuracy_figure(results)}
+    if any(verdict.interval for table in results.tables for verdict in table.verdicts):
+        figures["differences"] = difference_figure(results)
+    if any(row.confusion for table in results.tables for row in table.rows):
+        figures["confusion"] = confusion_figure(results)
+    return figures
+
+
+def encode(figure: Figure, format: str) -> bytes:
+    """Return a figure as `"png"` or `"svg"`, the same bytes for the same figure."""
+    file = io.BytesIO()
+    metadata = {"Date": None} if format == "svg" else None
+    with matplotlib.rc_context({"svg.hashsalt": "mnist-keras"}):
+        figure.savefig(file, format=format, dpi=120, metadata=metadata)
+    return file.getvalue()
+
+
+def loss_figure(results: Results) -> Figure:
+    """Return the training loss by epoch, one panel for each experiment.
 
     Measured curves are solid, the mean over seeds in a band from the least to the greatest;
     reported curves are dashed.
     """
+
+    def draw(axes: Axes, rows: Sequence[Row]) -> None:
+        for number, row in enumerate(distinct_curves(rows)):
+            if row.loss:
+                _band(axes, row.loss, row.arm.name, number)
+            if row.arm.reported_loss:
+                _curve(axes, row.arm.reported_loss, f"{row.arm.name}, reported", number, "--")
+        axes.set(xlabel="epoch", ylabel="training loss")
+        axes.set_ylim(bottom=0)
+
+    return _panels(
+        results, "Training loss: measured (solid, band over seeds) and reported (dashed)", draw
+    )
+
+
+def accuracy_figure(results: Results) -> Figure:
+    """Return the accuracy on training images by epoch, and on held-out ones at each arm's end."""
+
+    def draw(axes: Axes, rows: Sequence[Row]) -> None:
+        shown = distinct_curves(rows)
+        for number, row in enumerate(shown):
+            if row.training_accuracy:
+                curves = [[100 * value for value in curve] for curve in row.training_accuracy]
+                _band(axes, curves, row.arm.name, number)
+        for row in rows:
+            own = row.mean_loss
+            # A shorter arm has the colour of the training whose first epochs it is.
+            number = next((n for n, r in enumerate(shown) if r.mean_loss[: len(own)] == own), 0)
+            end = [row.arm.settings.epochs] * len(row.heldout)
+            axes.plot(
+                end,
+                [100 * value for value in row.heldout],
+                linestyle="none",
+                marker=MARKERS[number % len(MARKERS)],
+                markerfacecolor="none",
+                color=COLOURS[number % len(COLOURS)],
+            )
+        axes.set(xlabel="epoch", ylabel="accuracy, %", ylim=(0, 102))
+
+    title = "Accuracy: training (solid, band over seeds) and held-out (hollow, one a seed)"
+    return _panels(results, title, draw)
+
+
+def difference_figure(results: Results) -> Figure:
+    """Return a forest plot: each claim's differences by seed, their mean and its 95 % interval."""
+    found = [verdict for table in results.tables for verdict in table.verdicts if verdict.interval]
+    points = [v for v in found if v.claim.quantity == "heldout_accuracy"]
+    losses = [v for v in found if v.claim.quantity != "heldout_accuracy"]
+    groups = [
+        (group, scale, unit)
+        for group, scale, unit in (
+            (points, 100, "held-out accuracy, points"),
+            (losses, 1, "training loss"),
+        )
+        if group
+    ]
+    figure = Figure(figsize=(9, 1.2 + 0.8 * len(found)), layout="constrained")
+    FigureCanvasAgg(figure)
+    heights = [1 + len(group) for group, _, _ in groups]
+    panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (group, scale, unit) in zip(panels, groups, strict=True):
+        for line, verdict in enumerate(group):
+            values = [scale * value for value in verdict.differences]
+            low, high = (scale * bound for bound in verdict.interval or (0, 0))
+            dots = axes.plot(values, [line] * len(values), "o", color="#56B4E9", markersize=4)
+            dots[0].set_zorder(3)
+            axes.plot([low, high], [line, line], "-", color="#000000", lw=2)
+            axes.plot([fmean(values)], [line], "D", color="#000000", markersize=6)
+        axes.axvline(0, color="#D55E00", lw=1, linestyle="--")
+        axes.set_yticks(
+            range(len(group)),
+            [f"{v.claim.arm} − {v.claim.against}\n{v.verdict}" for v in group],
+            fontsize=8,
+        )
+        axes.set(xlabel=f"difference in {unit}", ylim=(len(group) - 0.4, -0.6))
+        axes.grid(alpha=0.3, axis="x")
+    figure.suptitle(
+        _caption(results, "Differences by seed (dots), mean and 95 % interval"), fontsize=10
+    )
+    return figure
+
+
+def confusion_figure(results: Results) -> Figure:
+    """Return how often images of each class (line) were given each class (column), by arm."""
+    shown: list[tuple[str, Row]] = []
+    for table in results.tables:
+        for row in table.rows:
+            known = any(row.confusion == other.confusion for _, other in shown)
+            if row.confusion and not known:
+                shown.append((table.experiment.title, row))
+    columns = min(3, len(shown))
+    lines = -(-len(shown) // columns)
+    figure = Figure(figsize=(4.2 * columns, 4.3 * lines + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axes, (title, row) in zip(panels, shown, strict=False):
+        shares = [[100 * count / max(1, sum(line)) for count in line] for line in row.confusion]
+        axes.imshow(shares, cmap="Greys", vmin=0, vmax=100)
+        classes = range(len(shares))
+        if len(shares) <= 12:
+            for y in classes:
+                for x in classes:
+                    if shares[y][x] >= 0.5:
+                        colour = "white" if shares[y][x] > 50 else "black"
+                        axes.text(x, y, f"{shares[y][x]:.0f}", color=colour, ha="center",
+                                  va="center", fontsize=7)  # fmt: skip
+            axes.set_xticks(classes, results.class_names, fontsize=8)
+            axes.set_yticks(classes, results.class_names, fontsize=8)
+        axes.set(xlabel="given", ylabel="true")
+        axes.set_title(f"{title}: {row.arm.name}", fontsize=8)
+    for axes in panels[len(shown) :]:
+        axes.set_axis_off()
+    figure.suptitle(_caption(results, "Confusion, % of each true class, all seeds"), fontsize=10)
+    return figure
+
+
+def _panels(results: Results, title: str, draw: Callable[[Axes, Sequence[Row]], None]) -> Figure:
+    """Return a figure of one panel for each experiment."""
     count = len(results.tables)
     columns = min(2, count)
     lines = -(-count // columns)
     figure = Figure(figsize=(6.4 * columns, 4.2 * lines + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for axes, (experiment, rows) in zip(panels, results.tables, strict=False):
-        _draw_curves(axes, distinct_curves(rows))
-        axes.set_title(experiment.title, fontsize=11)
+    for axes, table in zip(panels, results.tables, strict=False):
+        draw(axes, table.rows)
+        axes.set_title(table.experiment.title, fontsize=11)
+        axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8)
     for axes in panels[count:]:
         axes.set_axis_off()
-    figure.suptitle(
-        "Training loss: measured (solid, band over seeds) and reported (dashed)\n"
-        f"{results.data}, {results.versions['backend']}",
-        fontsize=10,
+    figure.suptitle(_caption(results, title), fontsize=10)
+    return figure
+
+
+def _caption(results: Results, title: str) -> str:
+    partial = ", partial" if results.missing else ""
+    return f"{title}\n{results.data}, {results.versions['backend']}{partial}"
+
+
+def _band(axes: Axes, curves: Sequence[Sequence[float]], label: str, number: int) -> None:
+    """Draw the mean of several curves in a band from the least to the greatest."""
+    low, mean, high = (list(map(f, zip(*curves, strict=True))) for f in (min, fmean, max))
+    _curve(axes, mean, label, number, "-")
+    epochs = range(1, len(mean) + 1)
+    axes.fill_between(epochs, low, high, color=COLOURS[number % len(COLOURS)], alpha=0.15, lw=0)
+
+
+def _curve(axes: Axes, curve: Sequence[float], label: str, number: int, line: str) -> None:
+    axes.plot(
+        range(1, len(curve) + 1),
+        curve,
+        linestyle=line,
+        color=COLOURS[number % len(COLOURS)],
+        marker=MARKERS[number % len(MARKERS)],
+        markersize=4,
+        markevery=max(1, len(curve) // 10),
+        label=label,
     )
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=120)
-    return file.getvalue()
-
-
-def _draw_curves(axes: Axes, rows: Sequence[Row]) -> None:
-    for number, row in enumerate(rows):
-        colour = COLOURS[number % len(COLOURS)]
-        marker = MARKERS[number % len(MARKERS)]
-
-        def draw(
-            curve: Sequence[float],
-            line: str,
-            label: str,
-            colour: str = colour,
-            marker: str = marker,
-        ) -> None:
-            every = max(1, len(curve) // 10)
-            axes.plot(
-                range(1, len(curve) + 1),
-                curve,
-                linestyle=line,
-                color=colour,
-                marker=marker,
-                markersize=4,
-                markevery=every,
-                label=label,
-            )
-
-        if row.loss:
-            draw(row.mean_loss, "-", row.arm.name)
-            low, high = (list(map(f, zip(*row.loss, strict=True))) for f in (min, max))
-            epochs = range(1, len(low) + 1)
-            axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
-        if row.arm.reported_loss:
-            draw(row.arm.reported_loss, "--", f"{row.arm.name}, reported")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("training loss")
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)

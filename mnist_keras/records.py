@@ -1,10 +1,10 @@
-"""The results folder: one file for each Run, and the tables made of them. The only writer."""
+"""One file for each Run: written whole or not at all, and checked when it is read."""
 
 import base64
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,15 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Mistakes:
+    """Wrongly classified images: `uint8` of shape `(n, height, width, channels)`, and classes."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+
+
+@dataclass(frozen=True)
 class Record:
     """What a Run gave.
 
@@ -41,8 +50,13 @@ class Record:
         heldout_labels: True classes of the held-out images; empty without any.
         loss: Training loss of each epoch, the mean over its steps.
         accuracy: Training accuracy of each epoch, between 0 and 1.
+        losses: The mean of "crossentropy" and of "focal" (gamma 2) over each epoch's steps, so
+            that runs trained with different losses compare on the same quantity.
         seconds: Wall-clock seconds of each epoch, without scoring.
+        cpu_seconds: Processor seconds of each epoch, all threads together.
+        peak_memory: Most bytes the process has held so far.
         scores: By epoch, the classes given to test and held-out images.
+        mistakes: A few images that the run ended up getting wrong.
         diverged: The epoch (from 1) whose loss was not finite, or `None`.
         digests: Hashes of the initial weights, of the batches in their order, and of the first
             epoch's dropout masks. They are equal wherever the run is the same.
@@ -57,35 +71,27 @@ class Record:
     heldout_labels: np.ndarray
     loss: tuple[float, ...]
     accuracy: tuple[float, ...]
+    losses: Mapping[str, tuple[float, ...]]
     seconds: tuple[float, ...]
+    cpu_seconds: tuple[float, ...]
+    peak_memory: int
     scores: dict[int, Score]
+    mistakes: Mistakes
     diverged: int | None
     digests: Mapping[str, str]
     versions: Mapping[str, str]
 
-
-def prepare(folder: Path) -> None:
-    """Make the results folder and check that it can be written, before any training.
-
-    Raises:
-        RecordError: If it cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise RecordError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    @property
+    def name(self) -> str:
+        """Hash of everything that decides the run's numbers."""
+        return fingerprint(self.run, self.data_fingerprint, self.versions)
 
 
 def write_record(folder: Path, record: Record) -> Path:
-    """Write a record under the name of its run and return the path."""
+    """Write a record into a folder, under the name of its run, and return the path."""
     body = _to_json(record)
     text = json.dumps({"sha256": _checksum(body), **body}, indent=1)
-    name = fingerprint(record.run, record.data_fingerprint, record.versions)
-    path = folder / "records" / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
+    path = folder / f"{record.name}.json"
     write(path, text.encode())
     return path
 
@@ -101,7 +107,10 @@ def read_record(path: Path) -> Record:
         claimed = document.pop("sha256")
         if claimed != _checksum(document):
             raise RecordError(f"{path}: damaged: its checksum does not match")
-        return _from_json(document)
+        record = _from_json(document)
+        if record.name != path.stem:
+            raise RecordError(f"{path}: not the record of that name, but of {record.name}")
+        return record
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -110,21 +119,9 @@ def read_record(path: Path) -> Record:
         raise RecordError(f"{path}: not a record: {error!r}") from error
 
 
-def read_records(folder: Path) -> list[Record]:
-    """Return the records of a results folder, in the order of their names.
-
-    Raises:
-        RecordError: If there is none, or one cannot be used.
-    """
-    found = [read_record(path) for path in sorted((folder / "records").glob("*.json"))]
-    if not found:
-        raise RecordError(f"{folder}: holds no records; `mnist-keras run --output` writes them")
-    return found
-
-
 def write(path: Path, content: bytes) -> None:
     """Write a file that is either whole or not there, whenever the machine stops."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         with open(unfinished, "wb") as file:
             file.write(content)
@@ -154,15 +151,23 @@ def _to_json(record: Record) -> dict[str, Any]:
             "test_labels": _pack(record.test_labels),
             "heldout_labels": _pack(record.heldout_labels),
         },
-        # A loss that is not finite has no JSON number: it is written as null.
-        "loss": [value if np.isfinite(value) else None for value in record.loss],
+        "loss": _pack_losses(record.loss),
+        "losses": {name: _pack_losses(values) for name, values in record.losses.items()},
         "accuracy": list(record.accuracy),
         "seconds": list(record.seconds),
+        "cpu_seconds": list(record.cpu_seconds),
+        "peak_memory": record.peak_memory,
         "diverged": record.diverged,
         "digests": dict(record.digests),
         "scores": {
             str(epoch): {"test": _pack(score.test), "heldout": _pack(score.heldout)}
             for epoch, score in record.scores.items()
+        },
+        "mistakes": {
+            "shape": list(record.mistakes.images.shape),
+            "images": base64.b64encode(record.mistakes.images.tobytes()).decode("ascii"),
+            "labels": _pack(record.mistakes.labels),
+            "predicted": _pack(record.mistakes.predicted),
         },
     }
 
@@ -172,7 +177,8 @@ def _from_json(body: Mapping[str, Any]) -> Record:
         int(epoch): Score(_unpack(score["test"]), _unpack(score["heldout"]))
         for epoch, score in body["scores"].items()
     }
-    data = body["data"]
+    data, wrong = body["data"], body["mistakes"]
+    pixels = np.frombuffer(base64.b64decode(wrong["images"], validate=True), np.uint8)
     return Record(
         run=Run(settings=Settings(**body["settings"]), seed=body["seed"], scored_at=tuple(scores)),
         data_name=data["name"],
@@ -180,14 +186,31 @@ def _from_json(body: Mapping[str, Any]) -> Record:
         class_names=tuple(data["class_names"]),
         test_labels=_unpack(data["test_labels"]),
         heldout_labels=_unpack(data["heldout_labels"]),
-        loss=tuple(float("nan") if value is None else value for value in body["loss"]),
+        loss=_unpack_losses(body["loss"]),
         accuracy=tuple(body["accuracy"]),
+        losses={name: _unpack_losses(values) for name, values in body["losses"].items()},
         seconds=tuple(body["seconds"]),
+        cpu_seconds=tuple(body["cpu_seconds"]),
+        peak_memory=body["peak_memory"],
         scores=scores,
+        mistakes=Mistakes(
+            images=pixels.reshape(wrong["shape"]),
+            labels=_unpack(wrong["labels"]),
+            predicted=_unpack(wrong["predicted"]),
+        ),
         diverged=body["diverged"],
         digests=body["digests"],
         versions=body["versions"],
     )
+
+
+def _pack_losses(values: Sequence[float]) -> list[float | None]:
+    """Return losses as JSON has them: one that is not finite has no number and becomes null."""
+    return [value if np.isfinite(value) else None for value in values]
+
+
+def _unpack_losses(values: Sequence[float | None]) -> tuple[float, ...]:
+    return tuple(float("nan") if value is None else value for value in values)
 
 
 def _pack(classes: np.ndarray) -> str:

@@ -4,8 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
+
 from mnist_keras.experiment import Arm, Experiment
-from mnist_keras.records import Record
+from mnist_keras.records import Mistakes, Record
+from mnist_keras.results import Plan, choose
+from mnist_keras.runs import Run
+from mnist_keras.verdicts import Verdict, verdicts
 
 REPORTED_N = 100  # test images of the report
 
@@ -24,8 +29,14 @@ class Row:
         heldout: Accuracy on the held-out images, one a seed; empty without any.
         n_heldout: Held-out images of one run.
         loss: Training loss of each epoch, one sequence a seed.
+        training_accuracy: The same for the accuracy on the training images.
         seconds: Seconds of training up to the arm's last epoch, one a seed.
+        cpu_seconds: The same in processor seconds.
+        peak_memory: Most bytes that the process of one of the runs had held.
+        confusion: How often held-out (or, without any, test) images of each class, by line, were
+            given each class, by column, over all seeds; empty before any run is done.
         diverged: The epoch whose loss was not finite, by seed.
+        missing: Seeds whose run is not there.
     """
 
     arm: Arm
@@ -35,8 +46,13 @@ class Row:
     heldout: tuple[float, ...]
     n_heldout: int
     loss: tuple[tuple[float, ...], ...]
+    training_accuracy: tuple[tuple[float, ...], ...]
     seconds: tuple[float, ...]
+    cpu_seconds: tuple[float, ...]
+    peak_memory: int
+    confusion: tuple[tuple[int, ...], ...]
     diverged: Mapping[int, int]
+    missing: tuple[int, ...]
 
     @property
     def mean_loss(self) -> list[float]:
@@ -45,28 +61,74 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Table:
+    """One experiment: its rows, and the verdict on each of its claims."""
+
+    experiment: Experiment
+    rows: Sequence[Row]
+    verdicts: Sequence[Verdict]
+
+
+@dataclass(frozen=True)
 class Results:
-    """All rows of a run of the program, and where they come from.
+    """All tables of a plan, and where they come from.
 
     Attributes:
-        tables: The rows of each experiment.
+        tables: One for each experiment.
         data: Name of the data.
+        fingerprints: Hash of the data of each seed.
+        class_names: One name a class.
         versions: Versions of what decides the numbers; `"backend"` names the backend.
         note: Said above the tables, e.g. that the data is not the report's; may be empty.
+        missing: How many of the planned runs are not there.
+        planned: How many runs are planned.
+        mistakes: Some wrongly classified images of each run, with the run's title.
     """
 
-    tables: Sequence[tuple[Experiment, Sequence[Row]]]
+    tables: Sequence[Table]
     data: str
+    fingerprints: Mapping[int, str]
+    class_names: Sequence[str]
     versions: Mapping[str, str]
-    note: str = ""
+    note: str
+    missing: int
+    planned: int
+    mistakes: Sequence[tuple[str, Mistakes]]
 
 
-def row(arm: Arm, records: Iterable[Record]) -> Row:
-    """Return the row of an arm from the records of all runs."""
-    epochs = arm.settings.epochs
-    own = sorted(
-        (r for r in records if r.run.covers(arm.settings)), key=lambda record: record.run.seed
+def results(plan: Plan, records: Sequence[Record]) -> Results:
+    """Return all tables of a plan from those records that belong to it."""
+    chosen = choose(plan, records)
+    planned = plan.runs
+    return Results(
+        tables=[
+            Table(
+                experiment=experiment,
+                rows=[row(arm, planned, chosen) for arm in experiment.arms],
+                verdicts=verdicts(experiment, chosen),
+            )
+            for experiment in plan.experiments
+        ],
+        data=plan.data_name,
+        fingerprints=plan.data,
+        class_names=next((record.class_names for record in chosen.values()), ()),
+        versions=plan.versions,
+        note=plan.note,
+        missing=len(planned) - len(chosen),
+        planned=len(planned),
+        mistakes=[
+            (run.title, chosen[run].mistakes)
+            for run in planned
+            if run in chosen and len(chosen[run].mistakes.labels)
+        ],
     )
+
+
+def row(arm: Arm, planned: Iterable[Run], chosen: Mapping[Run, Record]) -> Row:
+    """Return the row of an arm from the record of each Run."""
+    epochs = arm.settings.epochs
+    covering = [run for run in planned if run.covers(arm.settings)]
+    own = [chosen[run] for run in sorted(covering, key=lambda run: run.seed) if run in chosen]
     done = [record for record in own if epochs in record.scores]
     scored = [record for record in done if len(record.heldout_labels)]
     return Row(
@@ -77,9 +139,26 @@ def row(arm: Arm, records: Iterable[Record]) -> Row:
         heldout=tuple(float((r.scores[epochs].heldout == r.heldout_labels).mean()) for r in scored),
         n_heldout=len(scored[0].heldout_labels) if scored else 0,
         loss=tuple(record.loss[:epochs] for record in done),
+        training_accuracy=tuple(record.accuracy[:epochs] for record in done),
         seconds=tuple(sum(record.seconds[:epochs]) for record in done),
+        cpu_seconds=tuple(sum(record.cpu_seconds[:epochs]) for record in done),
+        peak_memory=max((record.peak_memory for record in done), default=0),
+        confusion=_confusion(done, epochs),
         diverged={r.run.seed: r.diverged for r in own if r.diverged and r.diverged <= epochs},
+        missing=tuple(run.seed for run in covering if run not in chosen),
     )
+
+
+def _confusion(records: Sequence[Record], epochs: int) -> tuple[tuple[int, ...], ...]:
+    if not records:
+        return ()
+    counts = np.zeros((len(records[0].class_names),) * 2, np.int64)
+    for record in records:
+        heldout = len(record.heldout_labels) > 0
+        score = record.scores[epochs]
+        labels = record.heldout_labels if heldout else record.test_labels
+        np.add.at(counts, (labels, score.heldout if heldout else score.test), 1)
+    return tuple(tuple(line) for line in counts.tolist())
 
 
 def distinct_curves(rows: Sequence[Row]) -> list[Row]:

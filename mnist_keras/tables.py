@@ -42,7 +42,8 @@ def _heldout_cell(row: Row) -> str:
 
 def _seeds_cell(row: Row) -> str:
     diverged = [f"seed {seed} diverged at epoch {epoch}" for seed, epoch in row.diverged.items()]
-    return "; ".join([str(len(row.seeds)), *diverged])
+    missing = [f"missing: {', '.join(map(str, row.missing))}"] if row.missing else []
+    return "; ".join([str(len(row.seeds)), *diverged, *missing])
 
 
 def _count(n: int) -> str:
@@ -59,7 +60,6 @@ def accuracy_table(rows: Sequence[Row]) -> list[list[str]]:
         f"test ({_count(n_test)})",
         f"held-out ({_count(n_heldout)})",
         "seeds",
-        "seconds",
     ]
     return [header] + [
         [
@@ -68,7 +68,6 @@ def accuracy_table(rows: Sequence[Row]) -> list[list[str]]:
             _accuracy_cell(row.test, row.n_test),
             _heldout_cell(row),
             _seeds_cell(row),
-            f"{fmean(row.seconds):.1f}" if row.seconds else _NONE,
         ]
         for row in rows
     ]
@@ -93,33 +92,59 @@ def loss_table(rows: Sequence[Row]) -> list[list[str]]:
     ]
 
 
-def _sentence(results: Results) -> str:
+def sentence(results: Results) -> str:
     made = [f"{name} {v}" for name, v in results.versions.items() if name != "backend"]
-    note = f" {results.note}" if results.note else ""
-    return f"Data: {results.data}. Made with {', '.join(made)}.{note}"
+    words = [f"Data: {results.data}.", f"Made with {', '.join(made)}.", results.note]
+    if results.missing:
+        words.append(f"Partial: {results.missing} of {results.planned} runs are missing.")
+    return " ".join(filter(None, words))
 
 
-_LEGEND = (
+LEGEND = (
     "Accuracy in percent, mean ± standard deviation over seeds. In brackets the 95 % interval: "
     "Wilson's for one set of n images at that accuracy; for held-out accuracy over several seeds, "
-    "Student's t over the seeds. Seconds are those of training, a seed."
+    "Student's t over the seeds."
 )
 
 
 def markdown(results: Results) -> str:
     """Return the tables as Markdown whose columns line up in a terminal, too."""
-    lines = [_sentence(results), "", _LEGEND]
-    for experiment, rows in results.tables:
-        lines += ["", f"## {_title(experiment)}", ""]
+    lines = [sentence(results), "", LEGEND]
+    for table in results.tables:
+        experiment = table.experiment
+        lines += ["", f"## {title(experiment)}", ""]
         claim = f"Claim: {experiment.claim} " if experiment.claim else ""
         lines += [f"{claim}Data: {results.data}.", ""]
-        lines += markdown_table(accuracy_table(rows))
+        lines += markdown_table(accuracy_table(table.rows))
+        if table.verdicts:
+            lines += ["", "Claims, tested on the differences of the same seeds:", ""]
+            lines += [f"- **{v.verdict}**: {v.claim.text} {v.sentence}" for v in table.verdicts]
         lines += ["", "Training loss, mean over the seeds:", ""]
-        lines += markdown_table(loss_table(rows))
+        lines += markdown_table(loss_table(table.rows))
     return "\n".join(lines) + "\n"
 
 
-def _title(experiment: Experiment) -> str:
+def costs(results: Results) -> str:
+    """Return what the runs cost, as Markdown; apart from the tables, which time does not change."""
+    lines = ["## Cost", "", "Seconds and processor seconds of training, the mean over seeds.", ""]
+    lines += markdown_table(
+        [["experiment", "arm", "seconds", "CPU seconds", "peak memory"]]
+        + [
+            [
+                table.experiment.title,
+                row.arm.name,
+                f"{fmean(row.seconds):.1f}" if row.seconds else _NONE,
+                f"{fmean(row.cpu_seconds):.1f}" if row.cpu_seconds else _NONE,
+                f"{row.peak_memory / 1e9:.2f} GB" if row.peak_memory else _NONE,
+            ]
+            for table in results.tables
+            for row in table.rows
+        ]
+    )
+    return "\n".join(lines) + "\n"
+
+
+def title(experiment: Experiment) -> str:
     section = f" (section {experiment.section})" if experiment.section else ""
     return f"{experiment.title}{section}"
 
@@ -142,15 +167,16 @@ def markdown_table(table: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def latex(results: Results) -> str:
     """Return the tables as LaTeX to `\\input`; they need no package."""
-    blocks = [f"% {_sentence(results)}"]
-    for experiment, rows in results.tables:
-        title = _title(experiment)
+    blocks = [f"% {sentence(results)}"]
+    for table in results.tables:
+        name = title(table.experiment)
+        said = "".join(f" {v.claim.text} {v.verdict}: {v.sentence}" for v in table.verdicts)
         blocks.append(
-            _latex_table(accuracy_table(rows), f"{title}. {_LEGEND} {_sentence(results)}")
+            _latex_table(accuracy_table(table.rows), f"{name}. {LEGEND} {sentence(results)}{said}")
         )
         blocks.append(
             _latex_table(
-                loss_table(rows), f"{title}. Training loss by epoch. Data: {results.data}."
+                loss_table(table.rows), f"{name}. Training loss by epoch. Data: {results.data}."
             )
         )
     return "\n".join(blocks)
@@ -183,6 +209,7 @@ _TEX = {
     "±": r"$\pm$",
     "–": "--",
     "×": r"$\times$",
+    "−": r"$-$",
 }
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,14 +15,16 @@ from mnist_keras import backends, models
 from mnist_keras.batches import Batches
 from mnist_keras.datasets import split_indices
 from mnist_keras.images import LabeledImages
-from mnist_keras.losses import FocalLoss
+from mnist_keras.losses import FocalLoss, focal_loss
 from mnist_keras.optimizers import Adam, RAdam
 from mnist_keras.portable import Dropout
-from mnist_keras.records import Record, Score
+from mnist_keras.records import Mistakes, Record, Score
 from mnist_keras.runs import Run, Settings
 
 # Images classified at once, at most: enough that reading the CNN's 88 MB of weights costs little.
 _SCORING_BATCH = 500
+# Misclassified images kept with a run: at most this many, and so many bytes.
+_MISTAKES, _MISTAKE_BYTES = 12, 65_536
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,11 @@ def compiled_model(
     model.compile(
         optimizer(settings.learning_rate),
         loss(),
-        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
+        metrics=[
+            keras.metrics.SparseCategoricalAccuracy("accuracy"),
+            keras.metrics.SparseCategoricalCrossentropy("crossentropy", from_logits=True),
+            keras.metrics.MeanMetricWrapper(focal_loss, "focal", from_logits=True),
+        ],
     )
     model.optimizer.build(model.trainable_variables)
     return model
@@ -96,6 +103,8 @@ def train(
     y = images.labels[training].astype("int32")
     batches = Batches(x, y, settings.batch_size, seed=run.seed)
     scored = np.concatenate([images.images[test], data.heldout.images])
+    labels = np.concatenate([images.labels[test], data.heldout.labels])
+    classes = labels  # no mistakes, if the run diverges before it is scored
     _restart(model, run)
     digests = {
         "weights": _digest(*map(keras.ops.convert_to_numpy, model.weights)),
@@ -121,8 +130,12 @@ def train(
         heldout_labels=data.heldout.labels,
         loss=tuple(watch.loss),
         accuracy=tuple(watch.accuracy),
+        losses={name: tuple(values) for name, values in watch.losses.items()},
         seconds=tuple(watch.seconds),
+        cpu_seconds=tuple(watch.cpu_seconds),
+        peak_memory=_peak_memory(),
         scores=scores,
+        mistakes=_mistakes(scored, labels, classes),
         diverged=len(watch.loss) if watch.diverged else None,
         digests=digests | {"batches": _digest(x, y, *watch.orders)},
         versions=backends.versions(),
@@ -185,6 +198,23 @@ def _digest(*arrays: np.ndarray) -> str:
     return state.hexdigest()[:16]
 
 
+def _mistakes(images: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> Mistakes:
+    """Return the first few images whose class is wrong."""
+    count = min(_MISTAKES, _MISTAKE_BYTES // images[0].size)
+    wrong = np.flatnonzero(classes != labels)[:count]
+    return Mistakes(images[wrong], labels[wrong], classes[wrong])
+
+
+def _peak_memory() -> int:
+    """Return the most bytes this process has held, or 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
 class _Watch(keras.callbacks.Callback):
     """Keeps the batches to Keras's count of epochs, notes each epoch's numbers, stops at NaN.
 
@@ -197,17 +227,22 @@ class _Watch(keras.callbacks.Callback):
         self.on_epoch = on_epoch
         self.loss: list[float] = []
         self.accuracy: list[float] = []
+        self.losses: dict[str, list[float]] = {"crossentropy": [], "focal": []}
         self.seconds: list[float] = []
+        self.cpu_seconds: list[float] = []
         self.orders: list[np.ndarray] = []
         self.diverged = False
 
     def on_epoch_begin(self, epoch, logs=None):
         self.batches.set_epoch(epoch)
         self.orders.append(self.batches.order)
-        self.started = time.perf_counter()
+        self.started = time.perf_counter(), time.process_time()
 
     def on_epoch_end(self, epoch, logs=None):
-        self.seconds.append(time.perf_counter() - self.started)
+        self.seconds.append(time.perf_counter() - self.started[0])
+        self.cpu_seconds.append(time.process_time() - self.started[1])
+        for name, values in self.losses.items():
+            values.append(float(logs[name]))
         self.loss.append(float(logs["loss"]))
         self.accuracy.append(float(logs["accuracy"]))
         self.diverged = not np.isfinite(self.loss[-1])

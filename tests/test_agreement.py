@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mnist_keras import Batches, agreement, backends, portable, records, sources
+from mnist_keras import Batches, agreement, backends, portable, sources
 from mnist_keras.agreement import Tolerance, compare, compare_all
+from mnist_keras.results import ResultsFolder
 from mnist_keras.runs import Run, Settings
 from mnist_keras.training import Data, compiled_model, train
 
@@ -154,8 +155,8 @@ def test_compare_command(original, invoke, tmp_path):
         "off": replace(original, loss=(original.loss[0] + 1e-3, original.loss[1])),
         "alone": replace(original, run=replace(original.run, seed=1)),
     }.items():
-        (tmp_path / name).mkdir()
-        records.write_record(tmp_path / name, record)
+        (tmp_path / name / "records").mkdir(parents=True)
+        ResultsFolder(tmp_path / name).write_record(record)
     (tmp_path / "empty").mkdir()
 
     agree = invoke("compare", tmp_path / "jax", tmp_path / "torch")
@@ -211,7 +212,7 @@ def test_every_backend_trains_the_same_runs(source, request, tmp_path):
     found, alone = compare_all(
         (name, record)
         for name in backends.installed()
-        for record in records.read_records(tmp_path / "results" / name)
+        for record in ResultsFolder(tmp_path / "results" / name).records()[0]
     )
     assert alone == []
     assert len(found) == 12 * (len(backends.installed()) - 1)
@@ -289,6 +290,7 @@ os.environ["OMP_NUM_THREADS"] = sys.argv[1]
 from mnist_keras import backends
 backends.use(backends.choose())
 from mnist_keras import sources
+from mnist_keras.results import ResultsFolder
 from mnist_keras.runs import Run, Settings
 from mnist_keras.training import Data, compiled_model, train
 settings = Settings(epochs=1)

@@ -40,7 +40,7 @@ def short(tmp_path):
 
 def test_every_command_has_help(invoke):
     """Each command says what it does."""
-    assert set(cli.commands) == {"compare", "data", "list", "run"}
+    assert set(cli.commands) == {"compare", "data", "list", "report", "run"}
     for name in cli.commands:
         result = invoke(name, "--help")
         assert result.exit_code == 0
@@ -72,17 +72,22 @@ def test_dry_run_shows_the_plan_and_trains_nothing(invoke, tmp_path):
 
 
 def test_run_prints_tables_and_writes_results(invoke, short, tmp_path):
-    """stdout is tables.md; records, tables in four formats and the figure are written."""
+    """stdout is tables.md and costs.md; records, tables, figures and the page are written."""
     output = tmp_path / "results"
     result = invoke("run", short, "--source", "digits", "--seeds", 2, "--output", output)
 
     assert result.exit_code == 0, result.output
-    assert result.stdout == (output / "tables.md").read_text()
+    written = [(output / name).read_text() for name in ("tables.md", "costs.md")]
+    assert result.stdout == "\n".join(written)
     assert "Data: digits (scikit-learn)." in result.stdout
     assert "do not compare with the report's" in result.stdout
     assert f"Backend: {keras.backend.backend()}" in result.stderr
     names = {path.name for path in output.iterdir()}
-    assert names == {"records", "tables.md", "tables.csv", "tables.tex", "tables.json", "loss.png"}
+    assert names == {
+        *(".lock", "plan.json", "records", "report.html", "costs.md"),
+        *("tables.md", "tables.csv", "tables.tex", "tables.json"),
+        *("loss.png", "accuracy.png", "confusion.png"),
+    }
     assert len(list((output / "records").iterdir())) == 2
     one, two = json.loads((output / "tables.json").read_text())["experiments"][0]["arms"]
     assert one["seeds"] == two["seeds"] == [0, 1]
@@ -217,19 +222,25 @@ def test_wrong_input_is_one_line(case, invoke, short, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_with_their_codes(short, tmp_path, number, code):
-    """Ctrl-C and SIGTERM end a training with 130 and 143 and without a traceback."""
-    short.write_text(EXPERIMENT.replace("epochs = 2", "epochs = 100000"))
+    """Ctrl-C and SIGTERM leave the tables of what is done, and end with 130 and 143."""
+    endless = '\n[[arms]]\nname = "endless"\nloss = "crossentropy"\nepochs = 100000\n'
+    short.write_text(EXPERIMENT + endless)
     command = [
         *(sys.executable, "-m", "mnist_keras", "run", short, "--source", "digits"),
         *("--seeds", "1", "--output", tmp_path / "out"),
     ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         for line in process.stderr:
-            if line.startswith("Backend: "):
+            if line.startswith("[1/2] "):
                 break
         time.sleep(3)
         process.send_signal(number)
         rest = process.stderr.read()
         assert process.wait(timeout=60) == code
+        printed = process.stdout.read()
     assert "Stopped by" in rest
     assert "Traceback" not in rest
+    assert "Partial: 1 of 2 runs are missing." in printed
+    assert printed.startswith((tmp_path / "out" / "tables.md").read_text())

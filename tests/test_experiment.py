@@ -1,8 +1,18 @@
 """Experiments as TOML files."""
 
+import json
+
 import pytest
 
-from mnist_keras.experiment import REPORT_TABLES, built_in, find, folder, load
+from mnist_keras.experiment import (
+    REPORT_TABLES,
+    built_in,
+    find,
+    folder,
+    from_document,
+    load,
+    to_document,
+)
 from mnist_keras.runs import ACTIVATIONS, ExperimentError
 
 GOOD = """
@@ -19,6 +29,12 @@ epochs = 4
 loss = "crossentropy"
 reported_accuracy = 90
 reported_loss = [2.0, 1]
+[[claims]]
+text = "b beats a."
+arm = "b"
+against = "a"
+quantity = "crossentropy"
+epoch = 2
 """
 
 
@@ -36,6 +52,14 @@ def test_a_row_states_only_what_differs(tmp_path):
     assert (a.settings.epochs, a.settings.loss, a.reported_accuracy) == (3, "focal", None)
     assert (b.settings.epochs, b.settings.loss, b.reported_accuracy) == (4, "crossentropy", 90)
     assert b.reported_loss == (2.0, 1.0)
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_to_document_and_back(name):
+    """What is written of an experiment makes an equal one."""
+    experiment = load(built_in()[name])
+    document = json.loads(json.dumps(to_document(experiment)))
+    assert from_document(name, document) == experiment
 
 
 def test_built_in_experiments_carry_the_report():
@@ -95,6 +119,15 @@ def test_find(tmp_path):
         (("[2.0, 1]", "2.0"), "`reported_loss` must be of type list"),
         (("[settings]", "settings = 3\n[other]"), "unknown key 'other'"),
         (("claim", "claim ="), "not a TOML file"),
+        (('arm = "b"', 'arm = "c"'), "unknown arm 'c'"),
+        (('against = "a"', ""), "`against` is missing"),
+        (('quantity = "crossentropy"', 'quantity = "los"'), "Did you mean 'loss'?"),
+        (('quantity = "crossentropy"', 'expect = "high"'), "Did you mean 'higher'?"),
+        (('quantity = "crossentropy"', ""), "`epoch` belongs to a loss"),
+        (("epoch = 2", "epoch = 5"), "a claim asks for epoch 5 of 4 of 'b'"),
+        (("epoch = 2", "epoch = 0"), "`epoch` must be an integer >= 1"),
+        (("epoch = 2", "margin = -1"), "`margin` must be a number >= 0"),
+        (("epoch = 2", "epohc = 2"), "unknown key 'epohc'"),
     ],
     ids=lambda value: value[1] if isinstance(value, tuple) else "",
 )

@@ -1,9 +1,16 @@
 """Intervals against published examples and SciPy."""
 
+import numpy as np
 import pytest
 from scipy import stats
 
-from mnist_keras.statistics import mean_and_spread, t_interval, wilson_interval
+from mnist_keras.statistics import (
+    mcnemar_p,
+    mean_and_spread,
+    sign_flip_p,
+    t_interval,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,3 +51,34 @@ def test_t_interval_is_scipys():
     assert t_interval([0.9]) is None
     assert mean_and_spread([0.9]) == (0.9, None)
     assert mean_and_spread([1.0, 3.0]) == pytest.approx((2.0, 2**0.5))
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 6, 10])
+def test_sign_flips_are_scipys(n):
+    """SciPy's exact permutation test of paired samples gives the same p-value."""
+    values = np.random.default_rng(n).normal(0.5, 1, n)
+    if n == 1:
+        assert sign_flip_p(values) == 1.0
+        return
+    expected = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=np.inf
+    )
+    assert sign_flip_p(values) == pytest.approx(expected.pvalue, abs=1e-12)
+
+
+def test_sign_flips_of_equal_signs():
+    """Equal signs throughout: two of all assignments; with rounding as without."""
+    assert sign_flip_p([1, 2, 3, 4, 5]) == 2 / 2**5
+    assert sign_flip_p([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == 2 / 2**6
+    assert sign_flip_p([0.0, 0.0, 0.0]) == 1.0
+    many = np.random.default_rng(0).normal(0.4, 1, 40)
+    expected = stats.ttest_1samp(many, 0).pvalue
+    assert sign_flip_p(many) == pytest.approx(expected, rel=0.3)
+
+
+@pytest.mark.parametrize(("b", "c"), [(0, 0), (4, 0), (6, 0), (10, 3), (59, 6), (121, 59)])
+def test_mcnemar_is_the_binomial_test(b, c):
+    """The exact p-value is that of a fair coin among the discordant images."""
+    expected = stats.binomtest(b, b + c).pvalue if b + c else 1.0
+    assert mcnemar_p(b, c) == pytest.approx(expected, rel=1e-12)
+    assert mcnemar_p(c, b) == mcnemar_p(b, c)

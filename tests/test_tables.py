@@ -1,20 +1,23 @@
-"""Records, rows, tables, exports and figures: from what was measured to what is shown."""
+"""Records become rows, tables, exports, figures and the page: from measured to shown."""
 
 import csv
 import io
 import json
 import math
+import re
 import shutil
 import subprocess
 from dataclasses import replace
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_keras import exports, figures, records, rows, tables
-from mnist_keras.experiment import Arm, Experiment
-from mnist_keras.records import Record, RecordError, Score
+from mnist_keras import exports, figures, page, records, rows, tables
+from mnist_keras.experiment import Arm, Claim, Experiment
+from mnist_keras.records import Mistakes, Record, RecordError, Score
+from mnist_keras.results import Plan
 from mnist_keras.runs import Run, Settings
 
 VERSIONS = {"mnist-keras": "0", "keras": "3.15.1", "backend": "jax", "jax": "0.10.2"}
@@ -38,7 +41,15 @@ def record(seed, settings=None, correct=90, heldout=1000, diverged=None, scored_
         heldout_labels=others,
         loss=tuple(loss),
         accuracy=tuple(0.5 for _ in loss),
+        losses={"crossentropy": tuple(loss), "focal": tuple(loss)},
         seconds=tuple(0.25 for _ in loss),
+        cpu_seconds=tuple(0.5 for _ in loss),
+        peak_memory=10**9,
+        mistakes=Mistakes(
+            images=np.full((2, 4, 4, 3), 7, np.uint8),
+            labels=np.array([3, 5]),
+            predicted=np.array([4, 6]),
+        ),
         scores={
             epoch: Score(predictions, np.where(np.arange(heldout) % 4, others, (others + 1) % 10))
             for epoch in scored_at
@@ -62,16 +73,31 @@ ARMS = (
 )
 
 
-@pytest.fixture
-def results():
-    done = [record(seed, correct=correct) for seed, correct in ((1, 88), (0, 92), (2, 90))]
-    experiment = Experiment(name="loss", title="Losses", section="3.4", claim="C.", arms=ARMS)
-    return rows.Results(
-        tables=[(experiment, [rows.row(arm, done) for arm in ARMS])],
-        data="MNIST t10k",
+CLAIM = Claim(text="Focal <b>wins</b>.", arm="focal & co_1 50%", against="one epoch")
+
+
+def results_of(*done, arms=ARMS, claims=(CLAIM,), seeds=(0, 1, 2)):
+    experiment = Experiment(
+        name="loss", title="Losses", section="3.4", claim="C.", arms=arms, claims=claims
+    )
+    plan = Plan(
+        experiments=(experiment,),
+        data_name="MNIST t10k",
+        data=dict.fromkeys(seeds, "abc"),
         versions=VERSIONS,
         note="A note.",
     )
+    return rows.results(plan, done)
+
+
+def row_of(arm, *done):
+    seeds = sorted(record.run.seed for record in done)
+    return results_of(*done, arms=(arm,), claims=(), seeds=seeds).tables[0].rows[0]
+
+
+@pytest.fixture
+def results():
+    return results_of(*(record(s, correct=c) for s, c in ((1, 88), (0, 92), (2, 90))))
 
 
 def test_a_record_survives_writing_and_reading(tmp_path):
@@ -80,7 +106,7 @@ def test_a_record_survives_writing_and_reading(tmp_path):
     path = records.write_record(tmp_path, original)
     found = records.read_record(path)
 
-    assert path.parent == tmp_path / "records"
+    assert path.parent == tmp_path
     assert len(path.stem) == 16
     assert found.run == original.run
     assert found.run.scored_at == (1, 10)
@@ -92,7 +118,11 @@ def test_a_record_survives_writing_and_reading(tmp_path):
         np.testing.assert_array_equal(found.scores[epoch].test, score.test)
         np.testing.assert_array_equal(found.scores[epoch].heldout, score.heldout)
     np.testing.assert_array_equal(found.heldout_labels, original.heldout_labels)
-    assert rows.row(ARMS[0], [found]) == rows.row(ARMS[0], [original])
+    for name in ("images", "labels", "predicted"):
+        np.testing.assert_array_equal(
+            getattr(found.mistakes, name), getattr(original.mistakes, name)
+        )
+    assert row_of(ARMS[0], found) == row_of(ARMS[0], original)
 
 
 def test_a_diverged_record_survives(tmp_path):
@@ -139,44 +169,48 @@ def test_writing_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_output_that_cannot_be_a_folder(tmp_path):
-    """A file in the place of the folder is found before any training."""
-    (tmp_path / "file").touch()
-    with pytest.raises(RecordError, match="cannot be written"):
-        records.prepare(tmp_path / "file")
-    records.prepare(tmp_path / "a" / "b")
-    assert list((tmp_path / "a" / "b").iterdir()) == []
+def test_a_record_under_another_name_is_refused(tmp_path):
+    """A record copied over another one is not taken for it."""
+    path = records.write_record(tmp_path, record(3))
+    other = path.with_name("0123456789abcdef.json")
+    path.rename(other)
+    with pytest.raises(RecordError, match="not the record of that name"):
+        records.read_record(other)
 
 
 def test_a_row_is_in_the_order_of_the_seeds(results):
     """Accuracies are of the arm's last epoch, seed by seed; a shorter arm ends earlier."""
-    focal, one, never = results.tables[0][1]
+    focal, one, never = results.tables[0].rows
     assert focal.seeds == one.seeds == (0, 1, 2)
     assert focal.test == (0.92, 0.88, 0.90)
     assert focal.heldout == (0.75, 0.75, 0.75)
     assert (focal.n_test, focal.n_heldout) == (100, 1000)
     assert focal.seconds == (2.5, 2.5, 2.5)
     assert one.seconds == (0.25, 0.25, 0.25)
+    assert focal.cpu_seconds == (5.0, 5.0, 5.0)
     assert [len(curve) for curve in one.loss] == [1, 1, 1]
     assert focal.mean_loss[0] == pytest.approx((2 + 1 + 2 / 3) / 3)
     assert never.seeds == ()
+    assert never.missing == (0, 1, 2)
+    assert np.sum(focal.confusion) == 3 * 1000
+    assert [focal.confusion[c][c] for c in (0, 1, 4)] == [150, 300, 150]
 
 
 def test_diverged_runs_are_counted_and_not_averaged():
     """A diverged run is named with its epoch, and is in no mean."""
-    row = rows.row(ARMS[0], [record(0), record(1, diverged=4)])
+    row = row_of(ARMS[0], record(0), record(1, diverged=4))
     assert row.seeds == (0,)
     assert row.diverged == {1: 4}
-    assert rows.row(ARMS[1], [record(1, diverged=4)]).diverged == {}
+    assert row_of(ARMS[1], record(1, diverged=4)).diverged == {}
     (_, line) = tables.accuracy_table([row])
     assert line[4] == "1; seed 1 diverged at epoch 4"
-    (_, line) = tables.accuracy_table([rows.row(ARMS[0], [record(1, diverged=4)])])
-    assert line[2:] == ["–", "–", "0; seed 1 diverged at epoch 4", "–"]
+    (_, line) = tables.accuracy_table([row_of(ARMS[0], record(1, diverged=4))])
+    assert line[2:] == ["–", "–", "0; seed 1 diverged at epoch 4"]
 
 
 def test_accuracy_table_says_n_interval_and_seeds(results):
     """Cells hold the mean, the spread over seeds and the interval; absent numbers a dash."""
-    header, focal, _, never = tables.accuracy_table(results.tables[0][1])
+    header, focal, _, never = tables.accuracy_table(results.tables[0].rows)
     assert header[1:4] == ["reported (n = 100)", "test (n = 100)", "held-out (n = 1,000)"]
     assert focal == [
         "focal & co_1 50%",
@@ -184,28 +218,27 @@ def test_accuracy_table_says_n_interval_and_seeds(results):
         "90.00 ± 2.00 [82.6, 94.5]",
         "75.00 ± 0.00 [75.0, 75.0]",
         "3",
-        "2.5",
     ]
-    assert never[1:] == ["–", "–", "–", "0", "–"]
+    assert never[1:] == ["–", "–", "–", "0; missing: 0, 1, 2"]
 
 
 def test_one_seed_has_no_spread():
     """Of one seed there is an interval of its images, and no deviation."""
-    (_, line) = tables.accuracy_table([rows.row(ARMS[0], [record(0, correct=92)])])
+    (_, line) = tables.accuracy_table([row_of(ARMS[0], record(0, correct=92))])
     assert line[2] == "92.00 [85.0, 95.9]"
     assert line[3] == "75.00 [72.2, 77.6]"
 
 
 def test_no_heldout_images():
     """Without held-out images the column is empty, and the rest stands."""
-    (header, line) = tables.accuracy_table([rows.row(ARMS[0], [record(0, heldout=0)])])
+    (header, line) = tables.accuracy_table([row_of(ARMS[0], record(0, heldout=0))])
     assert header[3] == "held-out (–)"
     assert line[3] == "–"
 
 
 def test_loss_table_puts_reported_beside_measured(results):
     """Ten epochs and the arms' ends; one column for arms of one training."""
-    header, *lines = tables.loss_table(results.tables[0][1])
+    header, *lines = tables.loss_table(results.tables[0].rows)
     assert header == ["epoch", "focal & co_1 50%, reported", "focal & co_1 50%, measured"]
     assert [line[0] for line in lines] == [str(epoch) for epoch in range(1, 11)]
     assert lines[0][1:] == ["1.7500", f"{11 / 9:.4f}"]
@@ -216,7 +249,11 @@ def test_markdown(results):
     """The data's name, the versions and the note stand above; every line of a table lines up."""
     text = tables.markdown(results)
     first = text.splitlines()[0]
-    assert first == "Data: MNIST t10k. Made with mnist-keras 0, keras 3.15.1, jax 0.10.2. A note."
+    assert first == (
+        "Data: MNIST t10k. Made with mnist-keras 0, keras 3.15.1, jax 0.10.2. A note. "
+        "Partial: 3 of 6 runs are missing."
+    )
+    assert "- **too few to tell**: Focal <b>wins</b>. Held-out accuracy: " in text
     assert "## Losses (section 3.4)" in text
     widths = {
         len(line) for line in text.splitlines() if line.startswith("| focal") or "arm" in line
@@ -235,6 +272,9 @@ def test_csv_has_every_number(results):
     losses = [line for line in lines if line["quantity"] == "loss"]
     assert [int(line["epoch"]) for line in losses] == [*range(1, 11)] * 3 + [1] * 3
     assert {line["backend"] for line in lines} == {"jax"}
+    assert [line["seed"] for line in lines if line["quantity"] == "missing"] == ["0", "1", "2"]
+    (claim,) = [line for line in lines if line["verdict"]]
+    assert (claim["verdict"], claim["n"], float(claim["measured"])) == ("too few to tell", "3", 0)
 
 
 def test_json_has_every_seed(results):
@@ -247,6 +287,10 @@ def test_json_has_every_seed(results):
     assert one["settings"]["epochs"] == 1
     assert never["test"] is None
     assert document["versions"] == VERSIONS
+    assert (document["planned_runs"], document["missing_runs"]) == (6, 3)
+    (claim,) = document["experiments"][0]["claims"]
+    assert claim["verdict"] == "too few to tell"
+    assert claim["differences"] == [0.0, 0.0, 0.0]
 
 
 def test_latex_escapes_and_compiles(results, tmp_path):
@@ -264,12 +308,66 @@ def test_latex_escapes_and_compiles(results, tmp_path):
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
 
 
-def test_figure_draws_every_curve_once(results):
-    """The picture is a PNG, and arms of one training are drawn once."""
-    image = Image.open(io.BytesIO(figures.loss_figure(results)))
-    assert image.format == "PNG"
-    assert min(image.size) > 400
-    drawn = rows.distinct_curves(results.tables[0][1])
+def test_figures_are_pictures_and_always_the_same_bytes(results):
+    """Every figure is drawn, as PNG and SVG, and drawing it again gives the same file."""
+    drawn = figures.all_figures(results)
+    assert set(drawn) == {"loss", "accuracy", "differences", "confusion"}
+    again = figures.all_figures(results)
+    for name, figure in drawn.items():
+        png = figures.encode(figure, "png")
+        assert min(Image.open(io.BytesIO(png)).size) > 200
+        assert png == figures.encode(again[name], "png")
+        svg = figures.encode(figure, "svg")
+        assert svg.startswith(b"<?xml")
+        assert svg == figures.encode(again[name], "svg")
+    assert set(figures.all_figures(results_of())) == {"loss", "accuracy"}
+
+
+def test_curves_are_drawn_once(results):
+    """Arms of one training share a curve, whichever comes first."""
+    drawn = rows.distinct_curves(results.tables[0].rows)
     assert [row.arm.name for row in drawn] == ["focal & co_1 50%"]
-    shorter_first = [replace(row) for row in reversed(results.tables[0][1][:2])]
+    shorter_first = [replace(row) for row in reversed(results.tables[0].rows[:2])]
     assert [row.arm.name for row in rows.distinct_curves(shorter_first)] == ["focal & co_1 50%"]
+
+
+class _Names(HTMLParser):
+    """Collects what a page refers to, and which tags stay open."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.links, self.tags = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for key, value in attributes if key in ("src", "href")]
+        if tag not in ("meta", "img", "br", "hr"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_needs_nothing_else(results):
+    """Text is escaped, pictures are inside, no script and no address leads elsewhere."""
+    text = page.html(results, figures.all_figures(results))
+    parser = _Names()
+    parser.feed(text)
+    assert parser.open == []
+    assert "script" not in parser.tags
+    assert len(parser.links) == 4 + 3 * 2
+    assert all(link.startswith("data:image/") for link in parser.links)
+    assert "http" not in re.sub(r'"data:[^"]*"', "", text)
+    assert "Focal &lt;b&gt;wins&lt;/b&gt;." in text
+    assert "Partial: 3 of 6 runs are missing." in text
+    assert "3 → 4" in text
+
+
+def test_costs_stand_apart(results):
+    """Seconds, processor seconds and memory are in their own table: time changes no other."""
+    assert (
+        "| Losses     | focal & co_1 50% |     2.5 |         5.0 |     1.00 GB |"
+        in tables.costs(results)
+    )
+    for text in (tables.markdown(results), exports.csv_text(results), exports.json_text(results)):
+        assert "seconds" not in text

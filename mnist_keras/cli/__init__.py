@@ -11,6 +11,7 @@ import click
 from mnist_keras.cli.compare import compare
 from mnist_keras.cli.data import data
 from mnist_keras.cli.list import list_experiments
+from mnist_keras.cli.report import report
 from mnist_keras.cli.run import run
 
 
@@ -52,11 +53,13 @@ def cli() -> None:
     """Reproduce and check a small-data MNIST report on JAX, TensorFlow or PyTorch.
 
     Exit codes: 0 done, 1 unexpected, 2 usage, 3 data refused, 4 backend missing or
-    unusable, 5 results do not agree, 6 finished but some runs diverged, 130 Ctrl-C, 143 SIGTERM.
+    unusable, 5 not reproduced or not
+    in agreement, 6 finished but some runs diverged, 130 Ctrl-C, 143 SIGTERM.
     """
 
 
 cli.add_command(run)
+cli.add_command(report)
 cli.add_command(compare)
 cli.add_command(data)
 cli.add_command(list_experiments)

@@ -48,15 +48,20 @@ def compare(
 def print_comparison(directories: Sequence[Path], tolerance: "Tolerance | None" = None) -> bool:
     """Print the comparison; return whether all pairs are within the tolerance."""
     from mnist_keras.agreement import PROMISED_EPOCHS, Tolerance, agreement_table, compare_all
-    from mnist_keras.records import read_records
+    from mnist_keras.records import RecordError
+    from mnist_keras.results import ResultsFolder
     from mnist_keras.tables import markdown_table
 
     tolerance = tolerance or Tolerance()
-    agreements, alone = compare_all(
-        (f"{directory.name} ({record.versions['backend']})", record)
-        for directory in directories
-        for record in read_records(directory)
-    )
+    named = []
+    for directory in directories:
+        found, refused = ResultsFolder(directory).records()
+        if refused:
+            raise refused[0]
+        if not found:
+            raise RecordError(f"{directory}: no results of `mnist-keras run`")
+        named += [(f"{directory.name} ({r.versions['backend']})", r) for r in found]
+    agreements, alone = compare_all(named)
     for sentence in alone:
         click.echo(sentence, err=True)
     if not agreements:

@@ -22,6 +22,9 @@ per_class_option = click.option(
     show_default=True,
     help="Images drawn from each class.",
 )
+strict_option = click.option(
+    "--strict", is_flag=True, help="Exit with 5 unless every claim is supported."
+)
 
 
 def use_backend(name: str | None) -> None:

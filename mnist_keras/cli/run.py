@@ -12,11 +12,12 @@ import click
 from click.core import ParameterSource
 
 from mnist_keras.cli.compare import print_comparison
-from mnist_keras.cli.options import idx_option, per_class_option, use_backend
+from mnist_keras.cli.options import idx_option, per_class_option, strict_option, use_backend
+from mnist_keras.cli.report import finish, print_report
 
 if TYPE_CHECKING:
     from mnist_keras.experiment import Experiment
-    from mnist_keras.records import Record
+    from mnist_keras.results import Plan, ResultsFolder
     from mnist_keras.runs import Run
     from mnist_keras.training import Data
 
@@ -54,6 +55,7 @@ _SECONDS_PER_EPOCH = {"basic_net": 0.05, "cnn": 0.85}
     show_default=True,
     help="Folder for the records, tables and figures.",
 )
+@strict_option
 @click.option("--dry-run", is_flag=True, help="Show the plan and its cost, and stop.")
 @click.option(
     "--backend",
@@ -69,6 +71,7 @@ def run(
     per_class: int,
     seeds: int,
     output: Path,
+    strict: bool,
     dry_run: bool,
     backend: str | None,
 ) -> None:
@@ -77,6 +80,9 @@ def run(
     EXPERIMENT is a name from `mnist-keras list`, a TOML file of your own, or `all`. Without one,
     the report's four tables are run. MNIST comes from --idx, the environment variable
     MNIST_KERAS_IDX, Keras's cache or a download; without any of them the embedded digits are used.
+
+    Runs whose records are in the --output folder are not trained again: the same command after a
+    stop goes on, and its tables are those of a run that was never stopped.
     """
     from mnist_keras.experiment import find
     from mnist_keras.runs import plan
@@ -94,16 +100,43 @@ def run(
         _run_on_every_backend(output)
         return
 
-    from mnist_keras import records
+    from mnist_keras.results import ResultsFolder
 
     use_backend(backend)
-    records.prepare(output)
-    data_of, note = _data(directory, source, idx, per_class)
-    done = _train(runs, data_of, output)
-    _write_tables(found, done, note, output)
-    if any(record.diverged for record in done):
-        click.echo("Some runs diverged.", err=True)
-        sys.exit(6)
+    folder = ResultsFolder(output)
+    with folder.writing() as interrupted:
+        if interrupted:
+            click.echo(f"{output}: {interrupted}", err=True)
+        data_of, note = _data(directory, source, idx, per_class)
+        try:
+            _train(_plan(folder, found, range(seeds), data_of, note), folder, data_of)
+        except (KeyboardInterrupt, SystemExit):
+            print_report(folder, "text")
+            raise
+        results = print_report(folder, "text")
+    finish(results, strict)
+
+
+def _plan(
+    folder: "ResultsFolder",
+    experiments: "Sequence[Experiment]",
+    seeds: "Sequence[int]",
+    data_of: "Callable[[int], Data]",
+    note: str,
+) -> "Plan":
+    """Write down what is to be run, and on which data, before anything is."""
+    from mnist_keras import backends
+    from mnist_keras.results import Plan
+
+    plan = Plan(
+        experiments=tuple(experiments),
+        data_name=data_of(seeds[0]).images.name,
+        data={seed: data_of(seed).fingerprint for seed in seeds},
+        versions=backends.versions(),
+        note=note,
+    )
+    folder.write_plan(plan)
+    return plan
 
 
 def _run_on_every_backend(output: Path) -> None:
@@ -147,7 +180,7 @@ def _arguments_but(*left_out: str) -> list[str]:
         if parameter.param_type_name == "argument":
             words += map(str, value)
         elif name not in left_out:
-            words += [parameter.opts[0], str(value)]
+            words += [parameter.opts[0]] if value is True else [parameter.opts[0], str(value)]
     return words
 
 
@@ -198,13 +231,20 @@ def _data(
     return lambda seed: Data(*sources.draw(images, per_class, seed)), note
 
 
-def _train(runs: "Sequence[Run]", data_of: "Callable[[int], Data]", output: Path) -> "list[Record]":
-    """Train the runs, writing each record as soon as it is there; one model serves all seeds."""
+def _train(plan: "Plan", folder: "ResultsFolder", data_of: "Callable[[int], Data]") -> None:
+    """Train the runs that have no record yet; one model serves all seeds of an arm."""
     import keras
 
-    from mnist_keras import records, training
+    from mnist_keras import training
+    from mnist_keras.results import choose, widened
 
-    done = []
+    for sentence in folder.set_aside_damaged():
+        click.echo(sentence, err=True)
+    there, _ = folder.records()
+    done = choose(plan, there)
+    runs = [widened(run, there) for run in plan.runs if run not in done]
+    if done:
+        click.echo(f"{len(done)} of {len(plan.runs)} runs are already there.", err=True)
     with _progress(runs) as advance:
         for settings, group in groupby(runs, key=lambda run: run.settings):
             model = None
@@ -214,10 +254,7 @@ def _train(runs: "Sequence[Run]", data_of: "Callable[[int], Data]", output: Path
                     keras.utils.clear_session()
                     shape, classes = data.images.images.shape[1:], data.images.class_names
                     model = training.compiled_model(settings, shape, len(classes))
-                record = training.train(model, run, data, on_epoch=advance(run))
-                records.write_record(output, record)
-                done.append(record)
-    return done
+                folder.write_record(training.train(model, run, data, on_epoch=advance(run)))
 
 
 @contextmanager
@@ -247,26 +284,3 @@ def _progress(runs: "Sequence[Run]") -> "Iterator[Callable[[Run], Callable[[int,
             return on_epoch
 
         yield advance
-
-
-def _write_tables(
-    experiments: "Sequence[Experiment]", done: "Sequence[Record]", note: str, output: Path
-) -> None:
-    from mnist_keras import exports, figures, records, rows, tables
-
-    results = rows.Results(
-        tables=[(e, [rows.row(arm, done) for arm in e.arms]) for e in experiments],
-        data=done[0].data_name,
-        versions=done[0].versions,
-        note=note,
-    )
-    text = tables.markdown(results)
-    for name, content in {
-        "tables.md": text.encode(),
-        "tables.csv": exports.csv_text(results).encode(),
-        "tables.tex": tables.latex(results).encode(),
-        "tables.json": exports.json_text(results).encode(),
-        "loss.png": figures.loss_figure(results),
-    }.items():
-        records.write(output / name, content)
-    click.echo(text, nl=False)

@@ -1,0 +1,69 @@
+"""`mnist-keras report`: tables, figures, verdicts and the page again, from records alone."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mnist_keras.cli.options import strict_option
+
+if TYPE_CHECKING:
+    from mnist_keras.results import ResultsFolder
+    from mnist_keras.rows import Results
+
+_FILES = {"csv": "tables.csv", "json": "tables.json", "latex": "tables.tex", "html": "report.html"}
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "format",
+    type=click.Choice(["text", *_FILES]),
+    default="text",
+    show_default=True,
+    help="What to print; all of them are written to DIR.",
+)
+@strict_option
+def report(directory: Path, format: str, strict: bool) -> None:
+    """Make everything below DIR (what `run --output DIR` wrote) anew from its records.
+
+    Writes tables.md, .csv, .tex, .json, the figures and report.html, and prints the tables.
+    Nothing is trained, and no backend is needed.
+    """
+    from mnist_keras.results import ResultsFolder
+
+    folder = ResultsFolder(directory)
+    folder.read_plan()  # says what is wrong before a folder is made for the lock
+    with folder.writing():
+        for error in folder.records()[1]:
+            click.echo(f"left out: {error}", err=True)
+        results = print_report(folder, format)
+    finish(results, strict)
+
+
+def print_report(folder: "ResultsFolder", format: str) -> "Results":
+    """Write the report of a folder and print one of its forms."""
+    from mnist_keras import tables
+    from mnist_keras.report import write_report
+
+    results = write_report(folder)
+    if format == "text":
+        click.echo(f"{tables.markdown(results)}\n{tables.costs(results)}", nl=False)
+    else:
+        click.echo((folder.path / _FILES[format]).read_text("utf-8"), nl=False)
+    return results
+
+
+def finish(results: "Results", strict: bool) -> None:
+    """Exit with 6 if a run diverged, or with 5 if a claim had to be supported and is not."""
+    rows = [row for table in results.tables for row in table.rows]
+    if any(row.diverged for row in rows):
+        click.echo("Some runs diverged.", err=True)
+        sys.exit(6)
+    verdicts = [verdict for table in results.tables for verdict in table.verdicts]
+    open_claims = [v.claim.text for v in verdicts if v.verdict != "supported"]
+    if strict and open_claims:
+        click.echo(f"{len(open_claims)} of {len(verdicts)} claims are not supported.", err=True)
+        sys.exit(5)

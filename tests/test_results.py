@@ -1,0 +1,310 @@
+"""The results folder: resumed, locked, swept, killed, and the same bytes in the end."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import keras
+import pytest
+
+from mnist_keras import records, sources
+from mnist_keras.records import RecordError
+from mnist_keras.results import ResultsFolder, choose, widened
+from mnist_keras.runs import Run, Settings
+from mnist_keras.training import Data, compiled_model, train
+
+EXPERIMENT = """
+title = "Short"
+[settings]
+model = "basic_net"
+epochs = 2
+[[arms]]
+name = "one"
+epochs = 1
+[[arms]]
+name = "two"
+[[arms]]
+name = "cross entropy"
+loss = "crossentropy"
+[[claims]]
+text = "Two epochs beat one."
+arm = "two"
+against = "one"
+"""
+TABLES = ("tables.md", "tables.csv", "tables.tex", "tables.json", "loss.png", "accuracy.png")
+
+
+@pytest.fixture
+def short(tmp_path):
+    path = tmp_path / "short.toml"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+@pytest.fixture
+def run(invoke, short):
+    """The function that runs the short experiment into a folder."""
+
+    def run_into(output, *more):
+        return invoke("run", short, "--source", "digits", "--seeds", 2, "--output", output, *more)
+
+    return run_into
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in TABLES}
+
+
+def trained(result):
+    """Return how many runs a command trained."""
+    return result.stderr.count(": loss ")
+
+
+def test_again_trains_nothing_and_prints_the_same(run, tmp_path):
+    """A finished run is printed again from its records, byte for byte."""
+    first = run(tmp_path / "out")
+    before = contents(tmp_path / "out")
+    again = run(tmp_path / "out")
+    assert first.exit_code == again.exit_code == 0
+    assert (trained(first), trained(again)) == (4, 0)
+    assert "4 of 4 runs are already there." in again.stderr
+    assert again.stdout == first.stdout
+    assert contents(tmp_path / "out") == before
+
+
+def test_only_what_is_missing_or_damaged_is_trained(run, tmp_path):
+    """A record that is gone, cut, changed or foreign is redone; what was there is kept aside."""
+    out = tmp_path / "out"
+    run(out)
+    before = contents(out)
+    paths = sorted((out / "records").glob("*.json"))
+    paths[0].unlink()
+    paths[1].write_bytes(paths[1].read_bytes()[:100])
+    paths[2].write_bytes(paths[3].read_bytes())
+    again = run(out)
+    assert trained(again) == 3
+    assert contents(out) == before
+    aside = sorted(path.name for path in (out / "records").glob("*.damaged-*"))
+    assert aside == sorted(f"{path.name}.damaged-0" for path in paths[1:3])
+    for path in paths[1:3]:
+        assert f"{path}: " in again.stderr
+    assert sorted((out / "records").glob("*.json")) == paths
+
+
+def test_other_versions_and_data_are_never_mixed_in(run, tmp_path):
+    """A record of another version or of other images stays where it is and is in no table."""
+    out = tmp_path / "out"
+    run(out)
+    before = contents(out)
+    folder = ResultsFolder(out)
+    found, _ = folder.records()
+    for other in (
+        replace(found[0], versions=found[0].versions | {"keras": "3.0"}, loss=(9.0, 9.0)),
+        replace(found[0], data_fingerprint="other", loss=(9.0, 9.0)),
+        replace(found[0], run=replace(found[0].run, seed=9), loss=(9.0, 9.0)),
+    ):
+        folder.write_record(other)
+    assert trained(run(out)) == 0
+    assert contents(out) == before
+
+
+def test_more_epochs_and_earlier_scores(run, short, tmp_path):
+    """A longer training serves a shorter arm; a run scored elsewhere is trained again, wider."""
+    out = tmp_path / "out"
+    run(out)
+    short.write_text('title = "Short"\n[[arms]]\nname = "a"\nmodel = "basic_net"\nepochs = 1\n')
+    assert trained(run(out)) == 0
+    short.write_text(
+        'title = "Short"\n[settings]\nmodel = "basic_net"\nloss = "crossentropy"\n'
+        '[[arms]]\nname = "a"\nepochs = 1\n[[arms]]\nname = "b"\nepochs = 2\n'
+    )
+    assert trained(run(out)) == 2
+    found, _ = ResultsFolder(out).records()
+    assert sorted(tuple(record.scores) for record in found) == [(1, 2)] * 4
+
+
+def test_choose_and_widened():
+    """Of several fitting records the shortest is taken; a new one keeps the old one's scores."""
+    settings = Settings(model="basic_net", epochs=2)
+    data = Data(*sources.draw(sources.load("digits", channels=3), 5, seed=0))
+    run = Run(settings=settings, seed=0, scored_at=(2,))
+    record = train(compiled_model(settings, (28, 28, 3), 10), run, data)
+    longer = replace(
+        record, run=replace(run, settings=replace(settings, epochs=3)), scores={2: record.scores[2]}
+    )
+
+    class Plan:
+        runs = (run,)
+        data = {0: record.data_fingerprint}  # noqa: RUF012
+        versions = record.versions
+
+    assert choose(Plan, [longer, record]) == {run: record}
+    assert choose(Plan, [longer]) == {run: longer}
+    assert choose(Plan, [replace(record, scores={})]) == {}
+    assert choose(Plan, [replace(record, scores={}, diverged=1)])[run].diverged == 1
+    assert widened(replace(run, scored_at=(1,)), [record]).scored_at == (1, 2)
+    assert widened(replace(run, seed=1, scored_at=(1,)), [record]).scored_at == (1,)
+
+
+def test_a_second_process_is_refused(run, tmp_path):
+    """Who comes second to a folder is told who is there, and changes nothing."""
+    out = tmp_path / "out"
+    with ResultsFolder(out).writing() as stopped:
+        assert stopped is None
+        refused = run(out)
+        assert refused.exit_code == 2
+        assert f"{out}: another run (process {os.getpid()}) is writing here" in refused.stderr
+        assert not list((out / "records").iterdir())
+    assert run(out).exit_code == 0
+
+
+def test_a_stale_lock_is_no_lock(run, tmp_path):
+    """What a killed run leaves is named and swept, and does not stop the next one."""
+    out = tmp_path / "out"
+    (out / "records").mkdir(parents=True)
+    (out / ".lock").write_text("12345")
+    leftovers = [out / ".tables.md.12345.unfinished", out / "records" / ".a.json.1.unfinished"]
+    for leftover in leftovers:
+        leftover.write_text("half")
+    result = run(out)
+    assert result.exit_code == 0
+    assert "the last run here (process 12345) was stopped" in result.stderr
+    assert not any(leftover.exists() for leftover in leftovers)
+    assert "was stopped" not in run(out).stderr
+
+
+def test_full_disk_loses_nothing(run, tmp_path, monkeypatch):
+    """When the disk is full the run ends with one line; what it had is whole; it can go on."""
+    whole = tmp_path / "whole"
+    run(whole)
+    out = tmp_path / "out"
+    real, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 3:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records.os, "fsync", full)
+        failed = run(out)
+    assert failed.exit_code == 2
+    assert "cannot be written: No space left on device" in failed.stderr
+    assert "Traceback" not in failed.output
+    found, refused = ResultsFolder(out).records()
+    assert (len(found), refused) == (2, [])
+    assert trained(run(out)) == 2
+    assert contents(out) == contents(whole)
+
+
+def test_report_from_records_alone(run, invoke, tmp_path):
+    """The report makes every file again, and says what it leaves out."""
+    out = tmp_path / "out"
+    run(out)
+    before = contents(out)
+    for name in (*TABLES, "report.html", "costs.md"):
+        (out / name).unlink()
+    again = invoke("report", out)
+    assert again.exit_code == 0
+    assert contents(out) == before
+    assert again.stdout.startswith((out / "tables.md").read_text())
+    for format, name in (("csv", "tables.csv"), ("json", "tables.json"), ("html", "report.html")):
+        shown = invoke("report", out, "--format", format)
+        assert shown.stdout == (out / name).read_text()
+    assert invoke("report", out, "--strict").exit_code == 5  # two seeds are too few to tell
+
+    path = sorted((out / "records").glob("*.json"))[0]
+    path.write_text("{")
+    partial = invoke("report", out)
+    assert partial.exit_code == 0
+    assert f"left out: {path}: not a record" in partial.stderr
+    assert "Partial: 1 of 4 runs are missing." in partial.stdout
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda out: None, "no results of `mnist-keras run`"),
+        (lambda out: out.mkdir(), "no results of `mnist-keras run`"),
+        (lambda out: out.write_text(""), "cannot be read: Not a directory"),
+        (lambda out: (out.mkdir(), (out / "plan.json").write_text("{}")), "not a plan"),
+        (lambda out: (out.mkdir(), (out / "plan.json").write_text("[")), "not a plan"),
+    ],
+)
+def test_report_of_something_else(make, message, invoke, tmp_path):
+    """A folder without results is one line and exit code 2, and stays as it is."""
+    out = tmp_path / "out"
+    make(out)
+    before = sorted(tmp_path.rglob("*"))
+    result = invoke("report", out)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_report_needs_no_backend(run, tmp_path):
+    """Neither Keras nor a backend is imported."""
+    run(tmp_path / "out")
+    code = (
+        "import sys; from mnist_keras.cli import cli\n"
+        f"cli(['report', {str(tmp_path / 'out')!r}, '--format', 'json'], standalone_mode=False)\n"
+        "assert not {'keras', 'jax', 'tensorflow', 'torch'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    json.loads(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="files are no backend's: one is enough"
+)
+def test_twenty_kills_at_random_moments(short, tmp_path):
+    """However often and whenever a run is killed, it ends with the bytes of one that was not."""
+
+    def start(output):
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mnist_keras", "run", short, "--source", "digits"),
+                *("--seeds", "12", "--output", output),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+
+    started = time.monotonic()
+    with start(tmp_path / "whole") as process:
+        assert process.wait() == 0, process.stderr.read()
+    seconds = time.monotonic() - started
+    moments = random.Random(0)
+    for number in range(4):
+        out = tmp_path / str(number)
+        for _ in range(5):
+            with start(out) as process:
+                time.sleep(seconds * moments.uniform(0.2, 0.9))
+                process.send_signal(signal.SIGKILL)
+            if out.exists():
+                assert ResultsFolder(out).records()[1] == []
+        with start(out) as process:
+            assert process.wait() == 0, process.stderr.read()
+        assert contents(out) == contents(tmp_path / "whole")
+        assert not list(out.rglob("*.unfinished"))
+
+
+def test_a_folder_that_cannot_be_one(tmp_path):
+    """A file in the folder's place is found before any training."""
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(RecordError, match="file: cannot be written"),
+        ResultsFolder(tmp_path / "file").writing(),
+    ):
+        pass
