@@ -1,9 +1,7 @@
 """`mnist-keras run`: plan, train, and print the tables."""
 
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from mnist_keras.cli.compare import print_comparison
 from mnist_keras.cli.options import idx_option, per_class_option, strict_option, use_backend
+from mnist_keras.cli.processes import pin, run_on_every_backend, train_in_processes
+from mnist_keras.cli.progress import cost, progress
 from mnist_keras.cli.report import finish, print_report
 
 if TYPE_CHECKING:
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     from mnist_keras.results import Plan, ResultsFolder
     from mnist_keras.runs import Run
     from mnist_keras.training import Data
-
-# Measured on two cores with 400 images; only the plan and the time left use them.
-_SECONDS_PER_EPOCH = {"basic_net": 0.05, "cnn": 0.85}
 
 
 @click.command()
@@ -55,6 +51,15 @@ _SECONDS_PER_EPOCH = {"basic_net": 0.05, "cnn": 0.85}
     show_default=True,
     help="Folder for the records, tables and figures.",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Train in so many processes, the cores divided between them.",
+)
+@click.option("--only", hidden=True)  # what a process of --jobs is told
+@click.option("--cores", hidden=True)
 @strict_option
 @click.option("--dry-run", is_flag=True, help="Show the plan and its cost, and stop.")
 @click.option(
@@ -71,6 +76,9 @@ def run(
     per_class: int,
     seeds: int,
     output: Path,
+    jobs: int,
+    only: str | None,
+    cores: str | None,
     strict: bool,
     dry_run: bool,
     backend: str | None,
@@ -97,23 +105,41 @@ def run(
         return
 
     if backend == "all":
-        _run_on_every_backend(output)
+        run_on_every_backend(output)
         return
 
-    from mnist_keras.results import ResultsFolder
+    from mnist_keras.results import ResultsFolder, widened
+
+    folder = ResultsFolder(output)
+    if only and cores:
+        pin(_numbers(cores))
+        use_backend(backend)
+        data_of, _ = _data(directory, source, idx, per_class)
+        runs, there = folder.read_plan().runs, folder.records()[0]
+        _train_all([widened(runs[n], there) for n in _numbers(only)], folder, data_of)
+        return
 
     use_backend(backend)
-    folder = ResultsFolder(output)
+    failed: list[str] = []
     with folder.writing() as interrupted:
         if interrupted:
             click.echo(f"{output}: {interrupted}", err=True)
         data_of, note = _data(directory, source, idx, per_class)
+        written = _plan(folder, found, range(seeds), data_of, note)
+        missing = _missing(written, folder)
         try:
-            _train(_plan(folder, found, range(seeds), data_of, note), folder, data_of)
+            if jobs > 1:
+                failed = train_in_processes(written, missing, folder, jobs)
+            else:
+                _train_all(missing, folder, data_of)
         except (KeyboardInterrupt, SystemExit):
             print_report(folder, "text")
             raise
         results = print_report(folder, "text")
+    for title in failed:
+        click.echo(f"failed: {title}", err=True)
+    if failed:
+        sys.exit(6)
     finish(results, strict)
 
 
@@ -139,51 +165,6 @@ def _plan(
     return plan
 
 
-def _run_on_every_backend(output: Path) -> None:
-    """Run this command once on each backend, in a process of its own, and compare the results.
-
-    Exits with the code of the first run that fails, or with 5 if the results do not agree.
-    """
-    from mnist_keras import backends
-
-    if not (names := backends.installed()):
-        backends.choose()  # says what to install
-    arguments = _arguments_but("backend", "output")
-    codes = []
-    for name in names:
-        click.echo(f"# {name}\n")
-        sys.stdout.flush()
-        command = [sys.executable, "-m", "mnist_keras", "run", *arguments]
-        folder = ["--backend", name, "--output", str(output / name)]
-        codes.append(subprocess.run([*command, *folder]).returncode)
-        click.echo()
-    if worst := next((code for code in codes if code not in (0, 6)), 0):
-        click.echo("Not compared: a run failed.", err=True)
-        sys.exit(worst)
-    click.echo("# Comparison\n")
-    if len(names) < 2:
-        click.echo(f"Only {names[0]} is installed: nothing to compare.")
-    elif not print_comparison([output / name for name in names]):
-        sys.exit(5)
-    sys.exit(max(codes))
-
-
-def _arguments_but(*left_out: str) -> list[str]:
-    """Return what the user gave this command, as words, without some options."""
-    context = click.get_current_context()
-    words: list[str] = []
-    for parameter in context.command.params:
-        name = str(parameter.name)
-        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
-            continue
-        value = context.params[name]
-        if parameter.param_type_name == "argument":
-            words += map(str, value)
-        elif name not in left_out:
-            words += [parameter.opts[0]] if value is True else [parameter.opts[0], str(value)]
-    return words
-
-
 def _show_plan(experiments: "Sequence[Experiment]", runs: "Sequence[Run]") -> None:
     arms = [arm for experiment in experiments for arm in experiment.arms]
     seeds = 1 + max(run.seed for run in runs)
@@ -193,16 +174,11 @@ def _show_plan(experiments: "Sequence[Experiment]", runs: "Sequence[Run]") -> No
         click.echo(f"  {run.title}, for: {covered}")
     alone = seeds * sum(arm.settings.epochs for arm in arms)
     planned = sum(run.settings.epochs for run in runs)
-    minutes = sum(_cost(run) for run in runs) / 60
+    minutes = sum(cost(run) for run in runs) / 60
     click.echo(
         f"{planned} epochs instead of the {alone} of training every arm alone, "
         f"about {minutes:.0f} min on two cores"
     )
-
-
-def _cost(run: "Run") -> float:
-    """Seconds of training to expect."""
-    return run.settings.epochs * _SECONDS_PER_EPOCH[run.settings.model]
 
 
 def _data(
@@ -231,21 +207,28 @@ def _data(
     return lambda seed: Data(*sources.draw(images, per_class, seed)), note
 
 
-def _train(plan: "Plan", folder: "ResultsFolder", data_of: "Callable[[int], Data]") -> None:
-    """Train the runs that have no record yet; one model serves all seeds of an arm."""
-    import keras
-
-    from mnist_keras import training
+def _missing(plan: "Plan", folder: "ResultsFolder") -> "list[Run]":
+    """Return the runs that have no record, after setting aside what is none."""
     from mnist_keras.results import choose, widened
 
     for sentence in folder.set_aside_damaged():
         click.echo(sentence, err=True)
     there, _ = folder.records()
     done = choose(plan, there)
-    runs = [widened(run, there) for run in plan.runs if run not in done]
     if done:
         click.echo(f"{len(done)} of {len(plan.runs)} runs are already there.", err=True)
-    with _progress(runs) as advance:
+    return [widened(run, there) for run in plan.runs if run not in done]
+
+
+def _train_all(
+    runs: "Sequence[Run]", folder: "ResultsFolder", data_of: "Callable[[int], Data]"
+) -> None:
+    """Train runs and write their records; one model serves all seeds of an arm."""
+    import keras
+
+    from mnist_keras import training
+
+    with progress(runs) as advance:
         for settings, group in groupby(runs, key=lambda run: run.settings):
             model = None
             for run in group:
@@ -257,30 +240,5 @@ def _train(plan: "Plan", folder: "ResultsFolder", data_of: "Callable[[int], Data
                 folder.write_record(training.train(model, run, data, on_epoch=advance(run)))
 
 
-@contextmanager
-def _progress(runs: "Sequence[Run]") -> "Iterator[Callable[[Run], Callable[[int, float], None]]]":
-    """Show one bar with the time left on a terminal, or a line for each run elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=sum(_cost(run) for run in runs))
-
-        def advance(run: "Run") -> Callable[[int, float], None]:
-            name = f"[{runs.index(run) + 1}/{len(runs)}] {run.title}"
-            epochs = run.settings.epochs
-
-            def on_epoch(epoch: int, loss: float) -> None:
-                bar.update(
-                    task,
-                    description=f"{name}: epoch {epoch}, loss {loss:.4f}",
-                    advance=_cost(run) / epochs,
-                )
-                if epoch == epochs and not console.is_terminal:
-                    click.echo(f"{name}: loss {loss:.4f}", err=True)
-
-            return on_epoch
-
-        yield advance
+def _numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
