@@ -182,14 +182,6 @@ def test_compare_command(original, invoke, tmp_path):
 
 several = pytest.mark.skipif(len(backends.installed()) < 2, reason="needs two backends")
 
-GRID = 'title = "Agreement"\n[settings]\nepochs = 10\n' + "".join(
-    f'[[arms]]\nname = "{m}, {c}, {o}"\nmodel = "{m}"\nloss = "{c}"\noptimizer = "{o}"\n'
-    for m in ("basic_net", "cnn")
-    for c in ("crossentropy", "focal")
-    for o in ("adam", "sgd", "radam")
-)
-
-
 @pytest.mark.slow
 @several
 @pytest.mark.parametrize("source", ["digits", "mnist"])
@@ -197,10 +189,9 @@ def test_every_backend_trains_the_same_runs(source, request, tmp_path):
     """Ten epochs of both networks, losses and all optimizers, within the promise."""
     if source == "mnist":
         request.getfixturevalue("mnist_idx")
-    (tmp_path / "grid.toml").write_text(GRID)
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "mnist_keras", "run", "grid.toml", "--backend", "all"),
+            *(sys.executable, "-m", "mnist_keras", "run", "agreement", "--backend", "all"),
             *("--source", source, "--seeds", "1", "--output", "results"),
         ],
         cwd=tmp_path,

@@ -57,6 +57,7 @@ def test_list_names_every_experiment(invoke):
         "loss",
         "optimizer",
         "activation",
+        "agreement",
     ]
     assert "(section 3.4): cross entropy, focal loss" in lines[2]
 
