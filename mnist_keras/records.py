@@ -107,6 +107,8 @@ def read_record(path: Path) -> Record:
         claimed = document.pop("sha256")
         if claimed != _checksum(document):
             raise RecordError(f"{path}: damaged: its checksum does not match")
+        if document["format"] != _FORMAT:
+            raise RecordError(f"{path}: written by another version of mnist-keras")
         record = _from_json(document)
         if record.name != path.stem:
             raise RecordError(f"{path}: not the record of that name, but of {record.name}")

@@ -182,6 +182,7 @@ def test_compare_command(original, invoke, tmp_path):
 
 several = pytest.mark.skipif(len(backends.installed()) < 2, reason="needs two backends")
 
+
 @pytest.mark.slow
 @several
 @pytest.mark.parametrize("source", ["digits", "mnist"])

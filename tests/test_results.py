@@ -145,7 +145,14 @@ def test_choose_and_widened():
 
     assert choose(Plan, [longer, record]) == {run: record}
     assert choose(Plan, [longer]) == {run: longer}
-    assert choose(Plan, [replace(record, scores={})]) == {}
+    for other in (
+        replace(record, scores={}),
+        replace(record, versions=record.versions | {"keras": "3.0"}),
+        replace(record, data_fingerprint="other"),
+        replace(record, run=replace(run, seed=1)),
+        replace(record, run=replace(run, settings=replace(settings, optimizer="sgd"))),
+    ):
+        assert choose(Plan, [other]) == {}
     assert choose(Plan, [replace(record, scores={}, diverged=1)])[run].diverged == 1
     assert widened(replace(run, scored_at=(1,)), [record]).scored_at == (1, 2)
     assert widened(replace(run, seed=1, scored_at=(1,)), [record]).scored_at == (1,)
