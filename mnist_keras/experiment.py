@@ -70,6 +70,15 @@ class Claim:
             if value is not None and self.quantity == "heldout_accuracy":
                 raise ExperimentError(f"`{name}` belongs to a loss, not to the held-out accuracy")
 
+    @property
+    def sides(self) -> tuple[str, str]:
+        """What is compared, in words: both arms, each with its epoch if one is given."""
+
+        def words(arm: str, epoch: int | None) -> str:
+            return f"{arm} (epoch {epoch})" if epoch else arm
+
+        return words(self.arm, self.epoch), words(self.against, self.against_epoch)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:

@@ -106,14 +106,14 @@ def difference_figure(results: Results) -> Figure:
         for line, verdict in enumerate(group):
             values = [scale * value for value in verdict.differences]
             low, high = (scale * bound for bound in verdict.interval or (0, 0))
-            dots = axes.plot(values, [line] * len(values), "o", color="#56B4E9", markersize=4)
-            dots[0].set_zorder(3)
+            # Above the line, so that a narrow interval is not hidden by its dots.
+            axes.plot(values, [line - 0.2] * len(values), "o", color="#56B4E9", markersize=4)
             axes.plot([low, high], [line, line], "-", color="#000000", lw=2)
             axes.plot([fmean(values)], [line], "D", color="#000000", markersize=6)
         axes.axvline(0, color="#D55E00", lw=1, linestyle="--")
         axes.set_yticks(
             range(len(group)),
-            [f"{v.claim.arm} − {v.claim.against}\n{v.verdict}" for v in group],
+            [f"{' − '.join(v.claim.sides)}\n{v.verdict}" for v in group],
             fontsize=8,
         )
         axes.set(xlabel=f"difference in {unit}", ylim=(len(group) - 0.4, -0.6))

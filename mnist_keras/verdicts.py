@@ -139,19 +139,22 @@ def _sentence(
     if not differences:
         return "No seed has both arms."
     points = claim.quantity == "heldout_accuracy"
-    scale, digits, unit = (100, 2, " points") if points else (1, 4, "")
+    # A difference of losses may be far smaller than the losses: two of its own digits are shown.
+    scale, digits, apart, unit = (
+        (100, ".2f", "+.2f", " points") if points else (1, ".4f", "+.2g", "")
+    )
     mean, other_mean = (
         fmean(scale * v for v in side if v is not None) for side in zip(*pairs, strict=True)
     )
-    epoch, other_epoch = (f" (epoch {e})" if e else "" for e in (claim.epoch, claim.against_epoch))
+    side, other = claim.sides
     words = (
-        f"{_NAMES[claim.quantity]}: {claim.arm}{epoch} {mean:.{digits}f}, "
-        f"{claim.against}{other_epoch} {other_mean:.{digits}f}; "
-        f"difference {scale * fmean(differences):+.{digits}f}{unit}"
+        f"{_NAMES[claim.quantity]}: {side} {mean:{digits}}, "
+        f"{other} {other_mean:{digits}}; "
+        f"difference {scale * fmean(differences):{apart}}{unit}"
     )
     if interval:
         low, high = (scale * bound for bound in interval)
-        words += f", 95 % interval [{low:+.{digits}f}, {high:+.{digits}f}]"
+        words += f", 95 % interval [{low:{apart}}, {high:{apart}}]"
     count = len(differences)
     words += f", over {count} seed{'s' if count > 1 else ''}"
     if count >= LEAST_SEEDS:

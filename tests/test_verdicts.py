@@ -114,7 +114,7 @@ def test_losses_are_compared_on_the_same_quantity():
     assert found.verdict == "supported"
     assert found.differences == pytest.approx((-0.2,) * 6)
     assert found.sentence.startswith(
-        "Cross entropy in training: a (epoch 1) 1.8250, b (epoch 1) 2.0250; difference -0.2000"
+        "Cross entropy in training: a (epoch 1) 1.8250, b (epoch 1) 2.0250; difference -0.2,"
     )
     assert "McNemar" not in found.sentence
 
