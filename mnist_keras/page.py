@@ -84,7 +84,7 @@ def _section(table: Table) -> Iterator[str]:
             )
         yield "</ul>"
     yield _html_table(accuracy_table(table.rows))
-    yield "<details><summary>Training loss by epoch, mean over the seeds</summary>"
+    yield "<details open><summary>Training loss by epoch, mean over the seeds</summary>"
     yield _html_table(loss_table(table.rows))
     yield "</details>"
 

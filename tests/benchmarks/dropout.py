@@ -7,10 +7,10 @@ them alike; a cell is the median ratio of ours to Keras's over the rounds.
 
 import argparse
 import statistics
-import time
 
 import keras
 import numpy as np
+from timing import seconds_per_call
 
 from mnist_keras import Dropout, SpatialDropout2D
 
@@ -73,14 +73,6 @@ def make_step(layer, shape):
         return torch.autograd.grad((y * y).sum(), x)
 
     return step
-
-
-def seconds_per_call(step, seconds):
-    calls, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < seconds:
-        step()
-        calls += 1
-    return elapsed / calls
 
 
 def main():

@@ -7,10 +7,10 @@ slows all of them alike; a cell is the median ratio over the rounds.
 
 import argparse
 import statistics
-import time
 
 import keras
 import numpy as np
+from timing import seconds_per_call
 
 from mnist_keras.losses import FocalLoss
 
@@ -69,16 +69,8 @@ def measure(shape, rounds, seconds):
     times = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
-            times[name].append(time_per_call(step, seconds))
+            times[name].append(seconds_per_call(step, seconds))
     return times
-
-
-def time_per_call(step, seconds):
-    calls, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < seconds:
-        step()
-        calls += 1
-    return elapsed / calls
 
 
 def main():
