@@ -282,7 +282,7 @@ def test_twenty_kills_at_random_moments(short, tmp_path):
         return subprocess.Popen(
             [
                 *(sys.executable, "-m", "mnist_keras", "run", short, "--source", "digits"),
-                *("--seeds", "12", "--output", output),
+                *("--seeds", "8", "--output", output),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
