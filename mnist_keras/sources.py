@@ -31,7 +31,8 @@ def load(source: str, idx: Path | None = None, channels: int = 1) -> LabeledImag
 
     Args:
         source: `"mnist"`, `"fashion_mnist"` or `"digits"`.
-        idx: Folder with the original IDX files of MNIST or Fashion-MNIST. `None` takes
+        idx: Folder with the original IDX files of MNIST or Fashion-MNIST. `None` takes, for
+            MNIST, the folder that the environment variable `MNIST_KERAS_IDX` names; without one,
             Keras's download, or its copy in Keras's cache.
         channels: 1 for grey images, 3 for the same value in three channels.
 
@@ -43,6 +44,8 @@ def load(source: str, idx: Path | None = None, channels: int = 1) -> LabeledImag
     """
     if source not in SOURCES:
         raise DataError(f"unknown source {source!r}. Choose one of {', '.join(SOURCES)}")
+    if source == "mnist" and idx is None:
+        idx = _idx_from_environment()
     if source == "digits":
         if idx is not None:
             raise DataError("the source 'digits' is embedded and reads no IDX files")
@@ -199,18 +202,19 @@ def default(idx: Path | None, channels: int) -> tuple[LabeledImages, str | None]
     """Return MNIST where it can be had, otherwise the embedded digits and the reason why.
 
     Args:
-        idx: Folder with MNIST's IDX files; `None` asks the environment variable
-            `MNIST_KERAS_IDX`, then Keras. A folder that is named must hold MNIST.
-        channels: As for `load`.
+        idx, channels: As for `load`. A folder that is named must hold MNIST.
     """
-    if idx is None and (folder := os.environ.get("MNIST_KERAS_IDX")):
-        idx = Path(folder)
-    if idx is not None:
-        return load("mnist", idx, channels), None
     try:
-        return load("mnist", None, channels), None
+        return load("mnist", idx, channels), None
     except DataError as error:
+        if idx or _idx_from_environment():
+            raise
         return load("digits", None, channels), str(error)
+
+
+def _idx_from_environment() -> Path | None:
+    folder = os.environ.get("MNIST_KERAS_IDX")
+    return Path(folder) if folder else None
 
 
 def write_folders(

@@ -101,6 +101,7 @@ def test_idx_folders_without_pairs(tmp_path, digit_images, write_idx):
 
 def test_download_is_checked(monkeypatch):
     """What Keras downloads has to be 70,000 images, and joins both parts."""
+    monkeypatch.delenv("MNIST_KERAS_IDX", raising=False)
     x, y = np.zeros((60_000, 28, 28), np.uint8), np.zeros(60_000, np.uint8)
     monkeypatch.setattr(
         keras.datasets.mnist, "load_data", lambda: ((x, y), (x[:10_000] + 1, y[:10_000] + 9))
@@ -134,10 +135,13 @@ def test_idx_from_the_environment(monkeypatch, tmp_path, digit_images, write_idx
     """MNIST_KERAS_IDX names the folder; a folder that is named must hold MNIST."""
     monkeypatch.setenv("MNIST_KERAS_IDX", str(write_idx(tmp_path, *digit_images)))
     assert sources.default(None, channels=1)[0].name == "MNIST t10k"
+    assert sources.load("mnist").name == "MNIST t10k"
+    assert sources.load("digits").name == "digits (scikit-learn)"
 
     monkeypatch.setenv("MNIST_KERAS_IDX", str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="no such folder"):
-        sources.default(None, channels=1)
+    for load in (lambda: sources.default(None, channels=1), lambda: sources.load("mnist")):
+        with pytest.raises(DataError, match="no such folder"):
+            load()
 
 
 def test_digits_are_scikit_learns_in_mnists_format():

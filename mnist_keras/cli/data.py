@@ -32,8 +32,8 @@ def data(
 ) -> None:
     """Write SOURCE below DIRECTORY: train-50/0…9, drawn with --seed, and heldout/0…9, the rest.
 
-    mnist and fashion_mnist come from --idx or through Keras (its cache, else a download);
-    digits are scikit-learn's 1,797 scans and need no network.
+    mnist and fashion_mnist come from --idx (for mnist also MNIST_KERAS_IDX) or through Keras (its
+    cache, else a download); digits are scikit-learn's 1,797 scans and need no network.
     """
     from mnist_keras import sources
 
