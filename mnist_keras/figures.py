@@ -1,6 +1,7 @@
 """Rows become pictures: curves, differences with their intervals, confusion matrices."""
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
@@ -19,11 +20,13 @@ MARKERS = "osD^vPX"
 
 def all_figures(results: Results) -> dict[str, Figure]:
     """Return the figures that the results have numbers for, by name."""
-    figures = {"loss": loss_figure(results), "accuracy": accuracy_figure(results)}
-    if any(verdict.interval for table in results.tables for verdict in table.verdicts):
-        figures["differences"] = difference_figure(results)
-    if any(row.confusion for table in results.tables for row in table.rows):
-        figures["confusion"] = confusion_figure(results)
+    # A name is a name, be there dollar signs in it.
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figures = {"loss": loss_figure(results), "accuracy": accuracy_figure(results)}
+        if any(verdict.interval for table in results.tables for verdict in table.verdicts):
+            figures["differences"] = difference_figure(results)
+        if any(row.confusion for table in results.tables for row in table.rows):
+            figures["confusion"] = confusion_figure(results)
     return figures
 
 
@@ -31,7 +34,9 @@ def encode(figure: Figure, format: str) -> bytes:
     """Return a figure as `"png"` or `"svg"`, the same bytes for the same figure."""
     file = io.BytesIO()
     metadata = {"Date": None} if format == "svg" else None
-    with matplotlib.rc_context({"svg.hashsalt": "mnist-keras"}):
+    with matplotlib.rc_context({"svg.hashsalt": "mnist-keras"}), warnings.catch_warnings():
+        # Names in a script that the font lacks are shown as boxes; the tables have them.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(file, format=format, dpi=120, metadata=metadata)
     return file.getvalue()
 
@@ -148,8 +153,10 @@ def confusion_figure(results: Results) -> Figure:
                         colour = "white" if shares[y][x] > 50 else "black"
                         axes.text(x, y, f"{shares[y][x]:.0f}", color=colour, ha="center",
                                   va="center", fontsize=7)  # fmt: skip
-            axes.set_xticks(classes, results.class_names, fontsize=8)
-            axes.set_yticks(classes, results.class_names, fontsize=8)
+            names = [n if len(n) <= 16 else f"{n[:15]}…" for n in results.class_names]
+            upright = max(map(len, names)) > 2
+            axes.set_xticks(classes, names, fontsize=8, rotation=90 if upright else 0)
+            axes.set_yticks(classes, names, fontsize=8)
         axes.set(xlabel="given", ylabel="true")
         axes.set_title(f"{title}: {row.arm.name}", fontsize=8)
     for axes in panels[len(shown) :]:
