@@ -182,11 +182,12 @@ def test_compare_command(original, invoke, tmp_path):
         assert "Traceback" not in result.output
 
 
-several = pytest.mark.skipif(len(backends.installed()) < 2, reason="needs two backends")
+needs_several = pytest.mark.skipif(len(backends.installed()) < 2, reason="needs two backends")
 
 
 @pytest.mark.slow
-@several
+@pytest.mark.several_backends
+@needs_several
 @pytest.mark.parametrize("source", ["digits", "mnist"])
 def test_every_backend_trains_the_same_runs(source, request, tmp_path):
     """Ten epochs of both networks, losses and all optimizers, within the promise."""
@@ -222,7 +223,7 @@ import sys
 import keras
 import numpy as np
 from mnist_keras import Batches, sources
-from mnist_keras.datasets import split_indices
+from mnist_keras.splits import split_indices
 from mnist_keras.runs import Settings
 from mnist_keras.training import compiled_model
 
@@ -265,7 +266,8 @@ def test_a_saved_model_goes_on_with_the_same_bits(tmp_path):
 
 
 @pytest.mark.slow
-@several
+@pytest.mark.several_backends
+@needs_several
 def test_a_model_saved_on_one_backend_goes_on_on_another(tmp_path):
     """Three epochs on one backend and two on the next are five on one, but for rounding."""
     names = backends.installed()

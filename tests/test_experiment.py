@@ -15,6 +15,8 @@ from mnist_keras.experiment import (
 )
 from mnist_keras.runs import ACTIVATIONS, ExperimentError
 
+pytestmark = pytest.mark.any_backend
+
 GOOD = """
 title = "Mine"
 section = "1"

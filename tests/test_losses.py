@@ -863,6 +863,7 @@ def saved(tmp_path_factory):
     return folder, model.evaluate(X, Y, verbose=0), model.loss.get_config()
 
 
+@pytest.mark.several_backends
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_saved_model_loads_in_a_fresh_process(saved, backend):
     """A .keras file written here gives the same loss in a fresh process, on every backend."""

@@ -3,20 +3,25 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import keras
 import pytest
+from click.testing import CliRunner
 
 from mnist_keras import records, sources
+from mnist_keras.cli import cli
 from mnist_keras.records import RecordError
 from mnist_keras.results import ResultsFolder, choose, widened
 from mnist_keras.runs import Run, Settings
 from mnist_keras.training import Data, compiled_model, train
+
+pytestmark = pytest.mark.any_backend
 
 EXPERIMENT = """
 title = "Short"
@@ -46,12 +51,37 @@ def short(tmp_path):
     return path
 
 
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory):
+    """The short experiment, run to its end."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "short.toml").write_text(EXPERIMENT)
+    result = CliRunner().invoke(cli, arguments(folder / "short.toml", folder / "out"))
+    assert result.exit_code == 0, result.output
+    return folder / "out", result
+
+
+@pytest.fixture
+def finished(finished_once, tmp_path):
+    """A copy of it, to do with as one likes, and what the command printed."""
+    folder, result = finished_once
+    return shutil.copytree(folder, tmp_path / "out"), result
+
+
+def arguments(experiment, output):
+    return [
+        "run",
+        str(experiment),
+        *("--source", "digits", "--seeds", "2", "--output", str(output)),
+    ]
+
+
 @pytest.fixture
 def run(invoke, short):
     """The function that runs the short experiment into a folder."""
 
     def run_into(output, *more):
-        return invoke("run", short, "--source", "digits", "--seeds", 2, "--output", output, *more)
+        return invoke(*arguments(short, output), *more)
 
     return run_into
 
@@ -65,22 +95,21 @@ def trained(result):
     return result.stderr.count(": loss ")
 
 
-def test_again_trains_nothing_and_prints_the_same(run, tmp_path):
+def test_again_trains_nothing_and_prints_the_same(run, finished):
     """A finished run is printed again from its records, byte for byte."""
-    first = run(tmp_path / "out")
-    before = contents(tmp_path / "out")
-    again = run(tmp_path / "out")
-    assert first.exit_code == again.exit_code == 0
+    out, first = finished
+    before = contents(out)
+    again = run(out)
+    assert again.exit_code == 0
     assert (trained(first), trained(again)) == (4, 0)
     assert "4 of 4 runs are already there." in again.stderr
     assert again.stdout == first.stdout
-    assert contents(tmp_path / "out") == before
+    assert contents(out) == before
 
 
-def test_only_what_is_missing_or_damaged_is_trained(run, tmp_path):
+def test_only_what_is_missing_or_damaged_is_trained(run, finished):
     """A record that is gone, cut, changed or foreign is redone; what was there is kept aside."""
-    out = tmp_path / "out"
-    run(out)
+    out, _ = finished
     before = contents(out)
     paths = sorted((out / "records").glob("*.json"))
     paths[0].unlink()
@@ -96,10 +125,9 @@ def test_only_what_is_missing_or_damaged_is_trained(run, tmp_path):
     assert sorted((out / "records").glob("*.json")) == paths
 
 
-def test_other_versions_and_data_are_never_mixed_in(run, tmp_path):
+def test_other_versions_and_data_are_never_mixed_in(run, finished):
     """A record of another version or of other images stays where it is and is in no table."""
-    out = tmp_path / "out"
-    run(out)
+    out, _ = finished
     before = contents(out)
     folder = ResultsFolder(out)
     found, _ = folder.records()
@@ -113,10 +141,9 @@ def test_other_versions_and_data_are_never_mixed_in(run, tmp_path):
     assert contents(out) == before
 
 
-def test_more_epochs_and_earlier_scores(run, short, tmp_path):
+def test_more_epochs_and_earlier_scores(run, short, finished):
     """A longer training serves a shorter arm; a run scored elsewhere is trained again, wider."""
-    out = tmp_path / "out"
-    run(out)
+    out, _ = finished
     short.write_text('title = "Short"\n[[arms]]\nname = "a"\nmodel = "basic_net"\nepochs = 1\n')
     assert trained(run(out)) == 0
     short.write_text(
@@ -185,11 +212,10 @@ def test_a_stale_lock_is_no_lock(run, tmp_path):
     assert "was stopped" not in run(out).stderr
 
 
-def test_full_disk_loses_nothing(run, tmp_path, monkeypatch):
+def test_full_disk_loses_nothing(run, finished, tmp_path, monkeypatch):
     """When the disk is full the run ends with one line; what it had is whole; it can go on."""
-    whole = tmp_path / "whole"
-    run(whole)
-    out = tmp_path / "out"
+    whole, _ = finished
+    out = tmp_path / "full"
     real, calls = os.fsync, []
 
     def full(descriptor):
@@ -210,10 +236,9 @@ def test_full_disk_loses_nothing(run, tmp_path, monkeypatch):
     assert contents(out) == contents(whole)
 
 
-def test_report_from_records_alone(run, invoke, tmp_path):
+def test_report_from_records_alone(invoke, finished):
     """The report makes every file again, and says what it leaves out."""
-    out = tmp_path / "out"
-    run(out)
+    out, _ = finished
     before = contents(out)
     for name in (*TABLES, "report.html", "costs.md"):
         (out / name).unlink()
@@ -257,12 +282,12 @@ def test_report_of_something_else(make, message, invoke, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_report_needs_no_backend(run, tmp_path):
+def test_report_needs_no_backend(finished):
     """Neither Keras nor a backend is imported."""
-    run(tmp_path / "out")
+    out, _ = finished
     code = (
         "import sys; from mnist_keras.cli import cli\n"
-        f"cli(['report', {str(tmp_path / 'out')!r}, '--format', 'json'], standalone_mode=False)\n"
+        f"cli(['report', {str(out)!r}, '--format', 'json'], standalone_mode=False)\n"
         "assert not {'keras', 'jax', 'tensorflow', 'torch'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -272,9 +297,6 @@ def test_report_needs_no_backend(run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.skipif(
-    keras.backend.backend() != "jax", reason="files are no backend's: one is enough"
-)
 def test_twenty_kills_at_random_moments(short, tmp_path):
     """However often and whenever a run is killed, it ends with the bytes of one that was not."""
 
@@ -292,9 +314,9 @@ def test_twenty_kills_at_random_moments(short, tmp_path):
     with start(tmp_path / "whole") as process:
         assert process.wait() == 0, process.stderr.read()
     seconds = time.monotonic() - started
-    moments = random.Random(0)
-    for number in range(4):
-        out = tmp_path / str(number)
+
+    def kill_five_times(number):
+        out, moments = tmp_path / str(number), random.Random(number)
         for _ in range(5):
             with start(out) as process:
                 time.sleep(seconds * moments.uniform(0.2, 0.9))
@@ -305,6 +327,9 @@ def test_twenty_kills_at_random_moments(short, tmp_path):
             assert process.wait() == 0, process.stderr.read()
         assert contents(out) == contents(tmp_path / "whole")
         assert not list(out.rglob("*.unfinished"))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert len(list(pool.map(kill_five_times, range(4)))) == 4
 
 
 def test_a_folder_that_cannot_be_one(tmp_path):

@@ -5,6 +5,8 @@ import pytest
 from mnist_keras.experiment import find
 from mnist_keras.runs import ExperimentError, Run, Settings, fingerprint, plan
 
+pytestmark = pytest.mark.any_backend
+
 
 def test_defaults_are_written_out():
     """Equal trainings have equal settings, whether a default is written or left out."""

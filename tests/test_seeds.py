@@ -5,6 +5,8 @@ import pytest
 
 from mnist_keras.seeds import generator
 
+pytestmark = pytest.mark.any_backend
+
 
 def test_same_key_same_numbers():
     """Equal seed and purpose give equal numbers; another seed or purpose gives others."""

@@ -12,6 +12,8 @@ from mnist_keras.statistics import (
     wilson_interval,
 )
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.mark.parametrize(
     ("successes", "n", "low", "high"),

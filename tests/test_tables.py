@@ -20,6 +20,8 @@ from mnist_keras.records import Mistakes, Record, RecordError, Score
 from mnist_keras.results import Plan
 from mnist_keras.runs import Run, Settings
 
+pytestmark = pytest.mark.any_backend
+
 VERSIONS = {"mnist-keras": "0", "keras": "3.15.1", "backend": "jax", "jax": "0.10.2"}
 
 

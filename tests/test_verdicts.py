@@ -9,6 +9,8 @@ from mnist_keras.records import Mistakes, Record, Score
 from mnist_keras.runs import Run, Settings
 from mnist_keras.verdicts import verdicts
 
+pytestmark = pytest.mark.any_backend
+
 A, B = Settings(epochs=2), Settings(epochs=2, loss="crossentropy")
 ARMS = (Arm(name="a", settings=A), Arm(name="b", settings=B))
 LABELS = np.arange(1000) % 10
