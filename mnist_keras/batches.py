@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from mnist_keras.images import Images
 from mnist_keras.seeds import generator
 
 
@@ -18,7 +19,7 @@ class Batches(keras.utils.PyDataset):
     shuffles the order of the batches again, with Python's generator.
 
     Args:
-        x: Array of images, shape `(n, ...)`; batches are `float32`.
+        x: Array of images, or `LazyImages`, shape `(n, ...)`; batches are `float32`.
         y: Array of labels, shape `(n, ...)`, or `None` for batches of images alone.
         batch_size: Images a batch; the last one may be smaller.
         shuffle: Whether to reshuffle each epoch.
@@ -29,7 +30,7 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        x: np.ndarray,
+        x: Images,
         y: np.ndarray | None,
         batch_size: int = 100,
         shuffle: bool = True,
@@ -91,7 +92,7 @@ def as_format(batches: Batches, format: str | None) -> Any:
 def _tf_dataset(batches: Batches) -> Any:
     import tensorflow as tf
 
-    def spec(array: np.ndarray, dtype: Any) -> Any:
+    def spec(array: Images, dtype: Any) -> Any:
         return tf.TensorSpec((None, *array.shape[1:]), dtype)
 
     signature = spec(batches.x, tf.float32)

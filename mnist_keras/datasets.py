@@ -1,63 +1,24 @@
-"""Seeded, stratified splits, and Keras's directory loader the same on every backend."""
+"""Keras's directory loader, the same on every backend."""
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from mnist_keras.batches import Batches, as_format
-from mnist_keras.image_folder import (
-    ColorMode,
-    ImageFolderError,
-    Interpolation,
-    find_files,
-    read_image_folder,
-    read_images,
-)
-from mnist_keras.images import LabeledImages, label
-from mnist_keras.seeds import generator
+from mnist_keras.image_folder.audit import Audit, audit
+from mnist_keras.image_folder.decoding import ColorMode
+from mnist_keras.image_folder.findings import OnBad
+from mnist_keras.image_folder.reading import Cache, ImageForm
+from mnist_keras.image_folder.resizing import Interpolation
+from mnist_keras.image_folder.walk import walk, walk_flat
+from mnist_keras.images import LabeledImages
+from mnist_keras.splits import split_indices
 
 LabelMode = Literal["int", "categorical", "binary"]
-
-
-def split_indices(
-    images: LabeledImages, validation_split: float, seed: int, stratify: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
-    """Split images by their contents: renaming or reordering files changes nothing.
-
-    Args:
-        images: What to split.
-        validation_split: Share of the images for validation, between 0 and 1.
-        seed: Integer >= 0.
-        stratify: Whether each class gives that share of its own images, as the report says
-            (40/10 of 50), or the share is drawn from all of them, as the report's code does.
-
-    Returns:
-        Indices for training and for validation, each in ascending order.
-
-    Raises:
-        ValueError: If the share is not between 0 and 1, or leaves a side empty.
-    """
-    if not 0 < validation_split < 1:
-        raise ValueError(
-            "`validation_split` must be between 0 and 1. "
-            f"Received: validation_split={validation_split}"
-        )
-    order = generator(seed, "split").permutation(images.canonical_order)
-    groups = [order]
-    if stratify:
-        groups = [order[images.labels[order] == c] for c in np.unique(images.labels)]
-    sizes = [round(len(group) * validation_split) for group in groups]
-    validation = np.concatenate([g[:size] for g, size in zip(groups, sizes, strict=True)])
-    training = np.concatenate([g[size:] for g, size in zip(groups, sizes, strict=True)])
-    if not len(training) or not len(validation):
-        raise ValueError(
-            f"`validation_split={validation_split}` of {len(images)} images leaves "
-            f"{len(training)} for training and {len(validation)} for validation"
-        )
-    return np.sort(training), np.sort(validation)
 
 
 def image_dataset_from_directory(
@@ -75,13 +36,15 @@ def image_dataset_from_directory(
     interpolation: Interpolation = "bilinear",
     format: Literal["tf", "grain"] | None = None,
     stratify: bool = True,
+    on_bad: OnBad = "refuse",
+    cache: Cache | None = None,
 ) -> Any:
     """`keras.utils.image_dataset_from_directory`, the same on every backend.
 
     Differs from Keras's in this: the split is stratified and decided by the contents of
     the files, training batches are reshuffled each epoch from `(seed, epoch)`, classes are in
-    natural order (`9` before `10`), and every file is read before the first batch, so that a
-    damaged one is named at once.
+    natural order (`9` before `10`), and every file is audited before the first batch, so that all
+    that is wrong is named at once. Twins stay on one side of the split.
 
     Args:
         directory: Folder with one folder of images for each class.
@@ -102,14 +65,20 @@ def image_dataset_from_directory(
             `"tf"` for the same batches as a `tf.data.Dataset`; `"grain"` as a
             `grain.IterDataset`.
         stratify: Whether each class is split by itself.
+        on_bad: `"refuse"` raises if a file cannot be used; `"skip"` leaves such files out. What
+            they are is in the `audit` of the datasets.
+        cache: Where the images are held: `"memory"`; `"disk"`, the user's cache folder, never
+            beside the images; or `"none"`, which decodes the files again for each batch. By
+            default memory up to 1 GiB, then the disk.
 
     Returns:
         A dataset of `float32` images in 0…255 of shape `(batch, height, width, channels)`
-        and their labels, with `class_names` and `file_paths`; for `subset="both"` a list
-        of two, training and validation. `Batches` has all of them as arrays: `x` and `y`.
+        and their labels, with `class_names`, `file_paths` and the `audit` of the directory; for
+        `subset="both"` a list of two, training and validation. `Batches` has all images and
+        labels, too: `x`, an array where they are in memory, and `y`.
 
     Raises:
-        ImageFolderError: If the layout is wrong or a file is damaged; it lists them all.
+        ImageFolderError: If the layout is wrong or a file cannot be used; it lists them all.
         ValueError: If an argument is out of range.
     """
     _check_choice("label_mode", label_mode, ("int", "categorical", "binary", None))
@@ -117,10 +86,16 @@ def image_dataset_from_directory(
     _check_choice("interpolation", interpolation, ("bilinear", "nearest"))
     _check_choice("subset", subset, ("training", "validation", "both"))
     _check_choice("format", format, (None, "tf", "grain"))
+    _check_choice("on_bad", on_bad, ("refuse", "skip"))
+    _check_choice("cache", cache, ("memory", "disk", "none", None))
+    height, width = image_size
+    directory, form = Path(directory), ImageForm(color_mode, (height, width), interpolation)
     if labels == "inferred":
-        images = read_image_folder(directory, color_mode, image_size, interpolation, class_names)
+        folder = walk(directory, class_names=class_names)
+        audited = audit(directory, folder, form=form, cache=cache).require(on_bad)
+        images = audited.images
     else:
-        images = _read_flat(Path(directory), labels, color_mode, image_size, interpolation)
+        audited, images = _audit_flat(directory, labels, form, on_bad, cache)
         label_mode = None if labels is None else label_mode
 
     parts = {"all": np.arange(len(images))}
@@ -130,21 +105,20 @@ def image_dataset_from_directory(
         if subset != "both":
             parts = {subset: parts[subset]}
     y = _encode(images, label_mode)
-    datasets = [
-        as_format(
-            Batches(
-                images.images[indices],
-                None if y is None else y[indices],
-                batch_size,
-                shuffle=shuffle and part != "validation",
-                seed=seed,
-                class_names=images.class_names,
-                file_paths=[images.file_paths[i] for i in indices],
-            ),
-            format,
+    datasets = []
+    for part, indices in parts.items():
+        chosen = images.take(indices)
+        batches = Batches(
+            chosen.images,
+            None if y is None else y[indices],
+            batch_size,
+            shuffle=shuffle and part != "validation",
+            seed=seed,
+            class_names=images.class_names,
+            file_paths=chosen.file_paths,
         )
-        for part, indices in parts.items()
-    ]
+        datasets.append(as_format(batches, format))
+        datasets[-1].audit = audited
     return datasets if len(datasets) == 2 else datasets[0]
 
 
@@ -153,28 +127,27 @@ def _check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
         raise ValueError(f"`{name}` must be one of {tuple(choices)}. Received: {name}={value!r}")
 
 
-def _read_flat(
+def _audit_flat(
     directory: Path,
     labels: Sequence[int] | None,
-    color_mode: ColorMode,
-    image_size: tuple[int, int],
-    interpolation: Interpolation,
-) -> LabeledImages:
+    form: ImageForm,
+    on_bad: OnBad,
+    cache: Cache | None,
+) -> tuple[Audit, LabeledImages]:
     """Read all files below `directory`, in the order of their paths, with the labels given."""
-    paths = list(find_files(directory))
-    if not paths:
-        raise ImageFolderError(directory, [(".", "no images")])
-    y = np.zeros(len(paths), np.int64) if labels is None else np.asarray(labels)
-    if y.shape != (len(paths),) or not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
+    folder = walk_flat(directory)
+    audited = audit(directory, folder, form=form, cache=cache).require(on_bad)
+    y = np.zeros(len(folder.files), np.int64) if labels is None else np.asarray(labels)
+    whole = np.issubdtype(y.dtype, np.integer)
+    if y.shape != (len(folder.files),) or not whole or y.min() < 0:
         raise ValueError(
-            f"`labels` must be one integer >= 0 for each of the {len(paths)} files in "
+            f"`labels` must be one integer >= 0 for each of the {len(folder.files)} files in "
             f"{directory}. Received: labels of shape {y.shape} and type {y.dtype}"
         )
-    images, problems = read_images(directory, paths, color_mode, image_size, interpolation)
-    if problems:
-        raise ImageFolderError(directory, problems)
-    names = [str(number) for number in range(y.max() + 1)]
-    return label(directory.name, images, y, names, [str(path) for path in paths])
+    used = set(audited.images.file_paths)
+    kept = [str(directory / file.path) in used for file in folder.files]
+    names = tuple(str(number) for number in range(y.max() + 1))
+    return audited, replace(audited.images, labels=y[kept].astype(np.int64), class_names=names)
 
 
 def _encode(images: LabeledImages, label_mode: LabelMode | None) -> np.ndarray | None:

@@ -93,6 +93,7 @@ def json_text(results: Results) -> str:
         "data": results.data,
         "data_fingerprints": {str(seed): hash for seed, hash in results.fingerprints.items()},
         "note": results.note,
+        "left_out": dict(results.left_out),
         "versions": dict(results.versions),
         "planned_runs": results.planned,
         "missing_runs": results.missing,

@@ -1,8 +1,9 @@
 """Labelled images in memory: what every source and every folder gives."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,22 +12,81 @@ class DataError(ValueError):
     """The data cannot be used. The message names the file or the folder."""
 
 
+class LazyImages:
+    """Images that are read when they are asked for; indexed by rows as an array is.
+
+    Args:
+        read: Returns the images at an array of positions, in that order.
+        shape: `(n, height, width, channels)` of all images that `read` knows.
+        dtype: Of what `read` returns.
+        positions: Which of them these are, in this order. Defaults to all.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[np.ndarray], np.ndarray],
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        positions: np.ndarray | None = None,
+    ):
+        self._read = read
+        self._positions = np.arange(shape[0]) if positions is None else positions
+        self.shape = (len(self._positions), *shape[1:])
+        self.dtype = np.dtype(dtype)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        positions = self._positions[index]
+        return self._read(positions) if np.ndim(positions) else self._read(positions[None])[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "LazyImages":
+        """Return the images at `indices`, still unread."""
+        chosen = self._positions[np.asarray(indices, np.int64)]
+        return LazyImages(self._read, self.shape, self.dtype, chosen)
+
+
+Images = np.ndarray | LazyImages
+
+
+def joined(first: Images, second: Images) -> Images:
+    """Return the images of one and of the other after them, unread if one of them is."""
+    if not len(second):
+        return first
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return np.concatenate([first, second])
+    dtype = np.result_type(first.dtype, second.dtype)
+
+    def read(positions: np.ndarray) -> np.ndarray:
+        images = np.empty((len(positions), *first.shape[1:]), dtype)
+        early = positions < len(first)
+        images[early] = first[positions[early]]
+        images[~early] = second[positions[~early] - len(first)]
+        return images
+
+    return LazyImages(read, (len(first) + len(second), *first.shape[1:]), dtype)
+
+
 @dataclass(frozen=True)
 class LabeledImages:
     """Images of one size with their classes.
 
     Attributes:
         name: What the images are called in tables, e.g. `"MNIST t10k"`.
-        images: Array of shape `(n, height, width, channels)`; `uint8`, or `float32` in
-            0…255 where images had to be resized.
+        images: Array of shape `(n, height, width, channels)`, or `LazyImages` of that shape;
+            `uint8`, or `float32` in 0…255 where images had to be resized.
         labels: `int64` array of shape `(n,)`, indices into `class_names`.
         class_names: One name a class.
-        digests: One content hash an image, shape `(n,)`.
+        digests: One `digest` an image, shape `(n,)`.
         file_paths: Where each image was read from; empty for images that are in no file.
     """
 
     name: str
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
     class_names: tuple[str, ...]
     digests: np.ndarray
@@ -39,10 +99,24 @@ class LabeledImages:
         """Return the images at `indices`, in that order."""
         return replace(
             self,
-            images=self.images[indices],
+            images=(
+                self.images.take(indices)
+                if isinstance(self.images, LazyImages)
+                else self.images[indices]
+            ),
             labels=self.labels[indices],
             digests=self.digests[indices],
             file_paths=tuple(self.file_paths[i] for i in indices) if self.file_paths else (),
+        )
+
+    def extended(self, others: "LabeledImages") -> "LabeledImages":
+        """Return these images and others of the same classes and size after them."""
+        return replace(
+            self,
+            images=joined(self.images, others.images),
+            labels=np.concatenate([self.labels, others.labels]),
+            digests=np.concatenate([self.digests, others.digests]),
+            file_paths=(*self.file_paths, *others.file_paths),
         )
 
     def canonical(self) -> "LabeledImages":
@@ -68,6 +142,14 @@ class LabeledImages:
         return state.hexdigest()[:16]
 
 
+DIGEST = np.dtype("S32")
+
+
+def digest(image: np.ndarray) -> str:
+    """Return the content hash of one image."""
+    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()[:32]
+
+
 def label(
     name: str,
     images: np.ndarray,
@@ -76,12 +158,11 @@ def label(
     file_paths: Sequence[str] = (),
 ) -> LabeledImages:
     """Return `LabeledImages` of these arrays, with the content hash of each image."""
-    digests = [hashlib.sha256(image.tobytes()).hexdigest()[:32] for image in images]
     return LabeledImages(
         name,
         images,
         labels.astype(np.int64),
         tuple(class_names),
-        np.array(digests, dtype="U32"),
+        np.array([digest(image) for image in images], DIGEST),
         tuple(file_paths),
     )

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mnist_keras.figures import encode
+from mnist_keras.image_folder.findings import escaped
 from mnist_keras.rows import Results, Table
 from mnist_keras.tables import LEGEND, accuracy_table, loss_table, sentence, title
 from mnist_keras.tables import costs as costs_text
@@ -26,6 +27,8 @@ th:first-child, td:first-child { text-align: left; }
 img { max-width: 100%; height: auto; }
 .partial { border: 2px solid #D55E00; padding: .5rem; font-weight: bold; }
 .verdict { font-weight: bold; }
+.samples { margin: .4rem 0; font-size: .85rem; }
+.samples img { height: 56px; image-rendering: pixelated; border: 1px solid #ccc; }
 .mistakes { display: flex; flex-wrap: wrap; gap: .6rem; }
 .mistakes figure { margin: 0; text-align: center; font-size: .75rem; }
 .mistakes img { width: 56px; height: 56px; image-rendering: pixelated; border: 1px solid #ccc; }
@@ -56,6 +59,7 @@ def html(results: Results, figures: Mapping[str, Figure]) -> str:
         parts += _section(table)
     parts.append("<h2>Figures</h2>")
     parts += [_picture(name, figure) for name, figure in figures.items()]
+    parts += _samples(results)
     parts += _mistakes(results)
     parts += _origin(results)
     body = "\n".join(parts)
@@ -109,6 +113,18 @@ def _data_url(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
+def _samples(results: Results) -> Iterator[str]:
+    if not results.samples:
+        return
+    yield "<h2>Some images of each class</h2>"
+    yield "<p>Whether the labels are right, only a look can tell.</p>"
+    for name, png in results.samples.items():
+        yield (
+            f'<p class="samples">{escape(name)}<br>'
+            f'<img alt="{escape(name)}" src="data:image/png;base64,{escape(png)}"></p>'
+        )
+
+
 def _mistakes(results: Results) -> Iterator[str]:
     if not results.mistakes:
         return
@@ -141,4 +157,7 @@ def _origin(results: Results) -> Iterator[str]:
     yield _html_table(
         [["seed", "hash of the data"], *([str(s), h] for s, h in results.fingerprints.items())]
     )
+    if results.left_out:
+        left_out = [[escaped(path), why] for path, why in results.left_out.items()]
+        yield _html_table([["file left out", "reason"], *left_out])
     yield f'<div class="wide"><pre>{escape(costs_text(results))}</pre></div>'

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,6 +24,8 @@ class Plan:
         data: Hash of the data of each seed.
         versions: Versions of what decides the numbers; `"backend"` names the backend.
         note: Said above the tables; may be empty.
+        left_out: Files that were not used, each with the reason.
+        samples: By class, a PNG in base64 of a few of its images.
     """
 
     experiments: tuple[Experiment, ...]
@@ -31,6 +33,8 @@ class Plan:
     data: Mapping[int, str]
     versions: Mapping[str, str]
     note: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    samples: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def runs(self) -> list[Run]:
@@ -106,6 +110,8 @@ class ResultsFolder:
             },
             "versions": dict(plan.versions),
             "note": plan.note,
+            "left_out": dict(plan.left_out),
+            "samples": dict(plan.samples),
         }
         write(self._plan, (json.dumps(document, indent=1) + "\n").encode())
 
@@ -126,6 +132,8 @@ class ResultsFolder:
                 data={int(seed): digest for seed, digest in data["fingerprints"].items()},
                 versions=document["versions"],
                 note=document["note"],
+                left_out=document["left_out"],
+                samples=document["samples"],
             )
         except FileNotFoundError as error:
             raise RecordError(f"{self.path}: no results of `mnist-keras run`") from error

@@ -80,6 +80,8 @@ class Results:
         class_names: One name a class.
         versions: Versions of what decides the numbers; `"backend"` names the backend.
         note: Said above the tables, e.g. that the data is not the report's; may be empty.
+        left_out: Files that were not used, each with the reason.
+        samples: By class, a PNG in base64 of a few of its images.
         missing: How many of the planned runs are not there.
         planned: How many runs are planned.
         mistakes: Some wrongly classified images of each run, with the run's title.
@@ -91,6 +93,8 @@ class Results:
     class_names: Sequence[str]
     versions: Mapping[str, str]
     note: str
+    left_out: Mapping[str, str]
+    samples: Mapping[str, str]
     missing: int
     planned: int
     mistakes: Sequence[tuple[str, Mistakes]]
@@ -114,6 +118,8 @@ def results(plan: Plan, records: Sequence[Record]) -> Results:
         class_names=next((record.class_names for record in chosen.values()), ()),
         versions=plan.versions,
         note=plan.note,
+        left_out=plan.left_out,
+        samples=plan.samples,
         missing=len(planned) - len(chosen),
         planned=len(planned),
         mistakes=[

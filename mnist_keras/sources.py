@@ -1,27 +1,20 @@
 """Where digits come from: MNIST, Fashion-MNIST (Keras or IDX files), scikit-learn."""
 
 import contextlib
-import gzip
-import math
 import os
 import shutil
 import socket
 import sys
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from mnist_keras import idx as idx_files
 from mnist_keras.images import DataError, LabeledImages, label
 from mnist_keras.seeds import generator
 
 SOURCES = ("mnist", "fashion_mnist", "digits")
-# The files of LeCun's page, by part: images, labels, and how many.
-IDX_FILES = {
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "t10k": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
 _DIGITS = tuple("0123456789")
 _DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
 
@@ -62,7 +55,7 @@ def draw(images: LabeledImages, per_class: int, seed: int) -> tuple[LabeledImage
     """Draw `per_class` images of each class.
 
     Returns:
-        The images drawn, and the rest: the held-out images.
+        The images drawn, and the rest: the held-out images. A twin of one drawn is in neither.
 
     Raises:
         DataError: If a class has fewer than `per_class` images.
@@ -77,77 +70,21 @@ def draw(images: LabeledImages, per_class: int, seed: int) -> tuple[LabeledImage
                 f"fewer than the {per_class} to draw"
             )
         drawn[members[:per_class]] = True
-    return images.take(np.flatnonzero(drawn)), images.take(np.flatnonzero(~drawn))
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """Return the array of an IDX file, gzipped or not.
-
-    The format is a big-endian header (two zero bytes, the type `0x08` for unsigned bytes,
-    the number of dimensions, then each dimension as a 32-bit integer) and the bytes.
-
-    Raises:
-        DataError: If the file cannot be read, or header and content disagree.
-    """
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise DataError(f"{path}: not an IDX file of bytes (it starts with {content[:4].hex(' ')})")
-    rank = content[3]
-    header = 4 + 4 * rank
-    if len(content) < header:
-        raise DataError(f"{path}: the IDX header is cut short")
-    shape = tuple(int(n) for n in np.frombuffer(content, ">u4", rank, offset=4))
-    if len(content) - header != math.prod(shape):
-        raise DataError(
-            f"{path}: the IDX header promises {'×'.join(map(str, shape))} = {math.prod(shape)} "
-            f"bytes, the file holds {len(content) - header}"
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    twins = np.isin(images.digests, images.digests[drawn])
+    return images.take(np.flatnonzero(drawn)), images.take(np.flatnonzero(~twins))
 
 
 def _idx_folder(source: str, folder: Path) -> tuple[str, np.ndarray, np.ndarray]:
     """Read the train and t10k parts that lie in `folder`, train first."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder of IDX files")
-    found = []
-    for part, names in IDX_FILES.items():
-        files = [_idx_file(folder, name) for name in names]
-        if not any(files):
-            continue
-        for name, file in zip(names, files, strict=True):
-            if file is None:
-                raise DataError(f"{folder}: {name} is missing beside its partner")
-        images, labels = (read_idx(file) for file in files if file)
-        if images.ndim != 3 or images.shape[1:] != (28, 28):
-            raise DataError(f"{files[0]}: expected n×28×28 images. Received: {images.shape}")
-        if labels.shape != images.shape[:1]:
-            raise DataError(f"{files[1]}: {labels.shape} labels for {len(images)} images")
+    parts = idx_files.read_folder(folder)
+    for images, labels in parts.values():
+        if images.shape[1:] != (28, 28):
+            raise DataError(f"{folder}: expected n×28×28 images. Received: {images.shape}")
         if len(labels) and labels.max() > 9:
-            raise DataError(f"{files[1]}: label {labels.max()} is not a digit")
-        found.append((part, images, labels))
-    if not found:
-        expected = " or ".join(names[0] for names in IDX_FILES.values())
-        raise DataError(f"{folder}: no IDX files ({expected}, gzipped or not)")
+            raise DataError(f"{folder}: label {labels.max()} is not a digit")
     title = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}[source]
-    return (
-        f"{title} {' + '.join(part for part, _, _ in found)}",
-        np.concatenate([images for _, images, _ in found]),
-        np.concatenate([labels for _, _, labels in found]),
-    )
-
-
-def _idx_file(folder: Path, name: str) -> Path | None:
-    """Return the file of that name: as published, with a dot for the last dash's, or gzipped."""
-    dotted = name.replace("-idx", ".idx")
-    for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
-        if (folder / candidate).is_file():
-            return folder / candidate
-    return None
+    images, labels = (np.concatenate(arrays) for arrays in zip(*parts.values(), strict=True))
+    return f"{title} {' + '.join(parts)}", images, labels
 
 
 def _keras_download(source: str) -> tuple[str, np.ndarray, np.ndarray]:
@@ -250,6 +187,6 @@ def _write_pngs(images: LabeledImages, folder: Path) -> None:
 
     for class_name in images.class_names:
         (folder / class_name).mkdir(parents=True)
-    for number, (image, index) in enumerate(zip(images.images, images.labels, strict=True)):
+    for number, (image, index) in enumerate(zip(images.images[:], images.labels, strict=True)):
         path = folder / images.class_names[index] / f"{number:05d}.png"
         Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(path)

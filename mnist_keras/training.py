@@ -13,13 +13,13 @@ import numpy as np
 
 from mnist_keras import backends, models
 from mnist_keras.batches import Batches
-from mnist_keras.datasets import split_indices
-from mnist_keras.images import LabeledImages
+from mnist_keras.images import Images, LabeledImages, joined
 from mnist_keras.losses import FocalLoss, focal_loss
 from mnist_keras.optimizers import Adam, RAdam
 from mnist_keras.portable import Dropout
 from mnist_keras.records import Mistakes, Record, Score
 from mnist_keras.runs import Run, Settings
+from mnist_keras.splits import sides, split_indices
 
 # Images classified at once, at most: enough that reading the CNN's 88 MB of weights costs little.
 _SCORING_BATCH = 500
@@ -34,15 +34,31 @@ class Data:
     Attributes:
         images: The report's 500, to be split by the seed.
         heldout: Images of the same classes that are in no training or test set; may be empty.
+        test: Content hashes of the images to test on; by default the run's seed draws them.
     """
 
     images: LabeledImages
     heldout: LabeledImages
+    test: np.ndarray | None = None
 
     @property
     def fingerprint(self) -> str:
-        """Hash of both parts."""
-        return f"{self.images.fingerprint}-{self.heldout.fingerprint}"
+        """Hash of both parts, and of the split if it is given."""
+        parts = f"{self.images.fingerprint}-{self.heldout.fingerprint}"
+        return parts if self.test is None else f"{parts}-{_digest(np.sort(self.test))}"
+
+    def split(self, settings: Settings, seed: int) -> tuple[LabeledImages, LabeledImages]:
+        """Return the images to train on and those to test on.
+
+        Both are sorted by content, so that batches do not depend on the files' names and order.
+        """
+        images = self.images.canonical()
+        training, test = (
+            split_indices(images, settings.validation_split, seed, settings.stratify)
+            if self.test is None
+            else sides(images, self.test)
+        )
+        return images.take(training), images.take(test)
 
 
 def compiled_model(
@@ -95,15 +111,11 @@ def train(
         to the test and held-out images after each of `run.scored_at`. If the loss stops being
         finite, the record ends with that epoch.
     """
-    settings = run.settings
-    # Sorted by content, so that batches do not depend on the files' names and order.
-    images = data.images.canonical()
-    training, test = split_indices(images, settings.validation_split, run.seed, settings.stratify)
-    x = images.images[training].astype("float32") / 255
-    y = images.labels[training].astype("int32")
-    batches = Batches(x, y, settings.batch_size, seed=run.seed)
-    scored = np.concatenate([images.images[test], data.heldout.images])
-    labels = np.concatenate([images.labels[test], data.heldout.labels])
+    training, test = data.split(run.settings, run.seed)
+    y = training.labels.astype("int32")
+    batches = _UnitBatches(training.images, y, run.settings.batch_size, seed=run.seed)
+    scored = joined(test.images, data.heldout.images)
+    labels = np.concatenate([test.labels, data.heldout.labels])
     classes = labels  # no mistakes, if the run diverges before it is scored
     _restart(model, run)
     digests = {
@@ -123,10 +135,10 @@ def train(
         scores[end] = Score(test=classes[: len(test)], heldout=classes[len(test) :])
     return Record(
         run=run,
-        data_name=images.name,
+        data_name=data.images.name,
         data_fingerprint=data.fingerprint,
-        class_names=images.class_names,
-        test_labels=images.labels[test],
+        class_names=data.images.class_names,
+        test_labels=test.labels,
         heldout_labels=data.heldout.labels,
         loss=tuple(watch.loss),
         accuracy=tuple(watch.accuracy),
@@ -137,17 +149,17 @@ def train(
         scores=scores,
         mistakes=_mistakes(scored, labels, classes),
         diverged=len(watch.loss) if watch.diverged else None,
-        digests=digests | {"batches": _digest(x, y, *watch.orders)},
+        digests=digests | {"batches": _digest(training.digests, y, *watch.orders)},
         versions=backends.versions(),
     )
 
 
-def predict_classes(model: keras.Model, images: np.ndarray) -> np.ndarray:
+def predict_classes(model: keras.Model, images: Images) -> np.ndarray:
     """Return the most likely class of each image.
 
     Args:
         model: Model of logits.
-        images: Array of shape `(n, height, width, channels)` with values in 0…255.
+        images: Shape `(n, height, width, channels)`, with values in 0…255.
 
     Returns:
         `int64` array of shape `(n,)`.
@@ -180,7 +192,8 @@ def _restart(model: keras.Model, run: Run) -> None:
 
 def _first_masks(model: keras.Model, batches: Batches) -> Iterator[np.ndarray]:
     """Yield the dropout masks of the first epoch's steps, as each layer makes them."""
-    sizes = [len(batches[step][0]) for step in range(len(batches))]
+    whole, rest = divmod(len(batches.x), batches.batch_size)
+    sizes = [batches.batch_size] * whole + [rest] * (rest > 0)
     for layer in model.layers:
         if isinstance(layer, Dropout):
             key, first = keras.ops.convert_to_numpy(layer.seed_generator.state)
@@ -198,11 +211,11 @@ def _digest(*arrays: np.ndarray) -> str:
     return state.hexdigest()[:16]
 
 
-def _mistakes(images: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> Mistakes:
+def _mistakes(images: Images, labels: np.ndarray, classes: np.ndarray) -> Mistakes:
     """Return the first few images whose class is wrong."""
     count = min(_MISTAKES, _MISTAKE_BYTES // images[0].size)
     wrong = np.flatnonzero(classes != labels)[:count]
-    return Mistakes(images[wrong], labels[wrong], classes[wrong])
+    return Mistakes(np.rint(images[wrong]).astype(np.uint8), labels[wrong], classes[wrong])
 
 
 def _peak_memory() -> int:
@@ -213,6 +226,14 @@ def _peak_memory() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+class _UnitBatches(Batches):
+    """Batches of images with values in 0…1."""
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        x, y = super().__getitem__(index)
+        return x / 255, y
 
 
 class _Watch(keras.callbacks.Callback):

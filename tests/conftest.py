@@ -26,12 +26,46 @@ def pytest_configure(config):
         pytest.exit(f"asked for {asked!r}, but Keras runs on {running!r}", 4)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """A cache folder of each test's own: none reads what another one remembered."""
+    for variable in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(variable, str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def digit_images():
     """Thirty small grey pictures, three for each of ten classes, no two alike."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (30, 28, 28), dtype=np.uint8)
     return images, np.repeat(np.arange(10), 3)
+
+
+@pytest.fixture
+def picture():
+    """The function that returns a grey picture of soft spots, another one for each number."""
+
+    def draw(number, height=28, width=28):
+        rng = np.random.default_rng(number)
+        y, x = np.mgrid[:height, :width]
+        spots = [
+            np.exp(
+                -((y - rng.uniform(4, height - 4)) ** 2 + (x - rng.uniform(4, width - 4)) ** 2)
+                / (2 * rng.uniform(2, 5) ** 2)
+            )
+            for _ in range(4)
+        ]
+        return (200 * sum(spots)).clip(0, 255).astype(np.uint8)
+
+    return draw
+
+
+@pytest.fixture
+def two_classes(tmp_path, picture):
+    """A folder of the classes a and b with four pictures each."""
+    numbers = range(8)
+    pictures = [picture(number) for number in numbers]
+    return write_folder(tmp_path / "two", pictures, ["a"] * 4 + ["b"] * 4)
 
 
 @pytest.fixture

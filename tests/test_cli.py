@@ -40,7 +40,7 @@ def short(tmp_path):
 
 def test_every_command_has_help(invoke):
     """Each command says what it does."""
-    assert set(cli.commands) == {"compare", "data", "list", "report", "run"}
+    assert set(cli.commands) == {"check", "compare", "data", "list", "report", "run"}
     for name in cli.commands:
         result = invoke(name, "--help")
         assert result.exit_code == 0
@@ -124,6 +124,7 @@ def test_own_folder_without_heldout(invoke, short, tmp_path, write_images):
     assert result.exit_code == 0, result.output
     assert "held-out (–)" in result.stdout
     assert "Data: mine." in result.stdout
+    assert "Partial" not in result.stdout  # the resized images that were got wrong are kept, too
 
 
 def test_digits_stand_in_and_say_why(invoke, short, tmp_path, monkeypatch):
@@ -162,12 +163,19 @@ def wrong_inputs():
         "no command": (("rum",), 2, "No such command 'rum'"),
         "seed -1": (("data", "digits", "{tmp}/d", "--seed", "-1"), 2, "-1 is not in the range"),
         "no seeds": (("run", "--seeds", "0"), 2, "0 is not in the range"),
-        "two sources": (("run", "--data", folder, "--idx", idx), 2, "leave out --source, --idx"),
-        "nothing to draw": (
-            ("run", "--data", folder, "--per-class", "9"),
+        "two sources": (("run", "--data", folder, "--idx", idx), 2, "leave out --source and --idx"),
+        "split and draw": (
+            ("run", "--data", folder, "--split", "{tmp}/s.csv", "--per-class", "9"),
             2,
-            "--data draws nothing",
+            "leave out --per-class",
         ),
+        "no split": (
+            ("run", "{short}", "--source", "digits", "--split", "{tmp}/s.csv"),
+            3,
+            "s.csv: cannot be read",
+        ),
+        "no such choice": (("run", "--on-bad", "ignore"), 2, "'ignore' is not one of"),
+        "check nothing": (("check",), 2, "Missing argument 'DIR'"),
         "unwritable": (("run", "{short}", "--output", "{tmp}/file"), 2, "file: cannot be written"),
         "missing folder": (
             ("run", "{short}", "--data", "{tmp}/no"),
@@ -197,7 +205,9 @@ def test_wrong_input_is_one_line(case, invoke, short, tmp_path):
     arguments, code, message = wrong_inputs()[case]
     for name in ("a", "b"):
         (tmp_path / "images" / name).mkdir(parents=True)
-        Image.new("L", (28, 28)).save(tmp_path / "images" / name / "good.png")
+        Image.linear_gradient("L").rotate(90 * (name == "b")).resize((28, 28)).save(
+            tmp_path / "images" / name / "good.png"
+        )
     (tmp_path / "images" / "b" / "bad.png").write_text("no image")
     (tmp_path / "idx").mkdir()
     for name in ("images-idx3", "labels-idx1"):

@@ -5,11 +5,10 @@ import importlib.util
 import keras
 import numpy as np
 import pytest
-from PIL import Image
 
 from mnist_keras import Batches, image_dataset_from_directory, sources
-from mnist_keras.datasets import split_indices
-from mnist_keras.image_folder import ImageFolderError, read_image_folder
+from mnist_keras.image_folder.findings import ImageFolderError
+from mnist_keras.splits import split_indices
 
 FORMATS = [
     pytest.param(name, marks=pytest.mark.skipif(not importlib.util.find_spec(package), reason=why))
@@ -250,9 +249,25 @@ def test_given_labels_ignore_the_folders(image_folder):
             image_dataset_from_directory(image_folder, bad)
 
 
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_given_labels_stay_with_their_files(image_folder, cache):
+    """A file that is skipped takes its label with it."""
+    labels = list(range(30))
+    (image_folder / "3" / "010.png").write_bytes(b"")
+    with pytest.raises(ImageFolderError, match=r"3/010\.png: empty file"):
+        image_dataset_from_directory(image_folder, labels)
+    dataset = image_dataset_from_directory(
+        image_folder, labels, on_bad="skip", cache=cache, validation_split=None
+    )
+    assert dataset.y.tolist() == [*range(10), *range(11, 30)]
+    assert [path[-7:-4] for path in dataset.file_paths] == [f"{y:03d}" for y in dataset.y]
+
+
 @pytest.mark.parametrize(
     "argument",
     [
+        {"on_bad": "ignore"},
+        {"cache": "ram"},
         {"label_mode": "ints"},
         {"color_mode": "gray"},
         {"interpolation": "area"},
@@ -274,7 +289,7 @@ def test_damaged_file_is_named_before_the_first_batch(image_folder):
     """A damaged file is an error of the call, with its path, not of the first epoch."""
     path = image_folder / "4" / "012.png"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ImageFolderError, match=r"4/012\.png: damaged image"):
+    with pytest.raises(ImageFolderError, match=r"4/012\.png: truncated image"):
         image_dataset_from_directory(image_folder)
 
 
@@ -293,13 +308,3 @@ def test_fit_evaluate_and_predict_take_the_datasets(image_folder):
     model.fit(training, validation_data=validation, epochs=2, shuffle=False, verbose=0)
     assert np.isfinite(model.evaluate(validation, verbose=0))
     assert model.predict(validation, verbose=0).shape == (10, 10)
-
-
-def test_read_image_folder_of_16_by_16_is_resized(tmp_path):
-    """Images of another size are resized to float32 in 0…255."""
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        Image.new("L", (16, 16), 100).save(tmp_path / name / "1.png")
-    images = read_image_folder(tmp_path)
-    assert images.images.dtype == np.float32
-    assert (images.images == 100).all()

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from mnist_keras.cli import cli
+from mnist_keras.image_folder.findings import KINDS, Severity
+from mnist_keras.tables import markdown_table
 
 PATH = Path(__file__).parents[1] / "README.md"
 PAGES = [PATH, *sorted((PATH.parent / "docs").glob("*.md"))]
@@ -45,3 +47,14 @@ def test_two_command_lines_set_everything_up():
 def test_every_command_is_described(command):
     """Each command of the program is in the README."""
     assert f"mnist-keras {command}" in PATH.read_text("utf-8")
+
+
+def test_every_kind_of_finding_is_described():
+    """The page on images has a line for each kind that an audit finds, gravest first."""
+    order = list(Severity)
+    rows = [["found", "severity", "what to do"]] + [
+        [about.title, str(about.severity), about.advice or "–"]
+        for about in sorted(KINDS.values(), key=lambda about: order.index(about.severity))
+    ]
+    table = "\n".join(markdown_table(rows))
+    assert table in (PATH.parent / "docs" / "images.md").read_text("utf-8"), table

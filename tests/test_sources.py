@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from mnist_keras import sources
-from mnist_keras.image_folder import read_data_folder
+from mnist_keras import sources, user_data
 from mnist_keras.images import DataError
+
+pytestmark = pytest.mark.any_backend
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -174,6 +175,16 @@ def test_draw_takes_as_many_of_each_class_and_the_rest():
     assert set(other.digests) != set(drawn.digests)
 
 
+def test_no_twin_of_a_drawn_image_is_held_out():
+    """An image that is there twice is on one side of a draw, whichever seed draws."""
+    digits = sources.load("digits")
+    twice = digits.extended(digits.take(np.arange(0, 1797, 3)))
+    for seed in range(5):
+        drawn, rest = sources.draw(twice, 50, seed)
+        assert len(drawn) == 500
+        assert not set(drawn.digests) & set(rest.digests)
+
+
 def test_draw_of_too_many():
     """A class with too few images is named."""
     with pytest.raises(DataError, match=r"class '8' has 174 images, fewer than the 175 to draw"):
@@ -188,7 +199,8 @@ def test_written_folders_are_what_was_drawn(tmp_path, channels):
     assert (train.name, heldout.name) == ("train-5", "heldout")
 
     drawn, rest = sources.draw(sources.load("digits", channels=3), 5, seed=3)
-    images, others = read_data_folder(tmp_path / "out")
+    audited = user_data.read(tmp_path / "out").require()
+    images, others = audited.images, audited.heldout
 
     assert images.fingerprint == drawn.fingerprint
     assert others.fingerprint == rest.fingerprint

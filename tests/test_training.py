@@ -65,6 +65,24 @@ def test_first_loss_is_that_of_the_initial_weights(digits):
     assert record.loss[0] == pytest.approx(expected, abs=1e-5)
 
 
+def test_images_are_scaled_to_one(digits, monkeypatch):
+    """The network sees values from 0 to 1, each the image's own."""
+    seen = []
+    batches = training._UnitBatches.__getitem__
+
+    def note(self, index):
+        x, y = batches(self, index)
+        seen.append((self.x[self.order[:40]], x) if index == 0 else None)
+        return x, y
+
+    monkeypatch.setattr(training._UnitBatches, "__getitem__", note)
+    run = run_of(scored_at=(1,))
+    train(model_of(run), run, data_of(digits, 0))
+    images, x = next(filter(None, seen))
+    assert x.max() == 1
+    np.testing.assert_array_equal(x, images / np.float32(255))
+
+
 def test_same_run_same_numbers_whatever_ran_before(digits):
     """A model that served other seeds gives the numbers of a new one, and so do more scores."""
     run, other = run_of(scored_at=(4,)), run_of(scored_at=(4,), seed=1)

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
+from mnist_keras.cli.check import check
 from mnist_keras.cli.compare import compare
 from mnist_keras.cli.data import data
 from mnist_keras.cli.list import list_experiments
@@ -61,6 +62,7 @@ def cli() -> None:
 cli.add_command(run)
 cli.add_command(report)
 cli.add_command(compare)
+cli.add_command(check)
 cli.add_command(data)
 cli.add_command(list_experiments)
 

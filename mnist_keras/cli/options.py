@@ -22,6 +22,13 @@ per_class_option = click.option(
     show_default=True,
     help="Images drawn from each class.",
 )
+max_files_option = click.option(
+    "--max-files",
+    type=click.IntRange(min=1),
+    default=1_000_000,
+    show_default=True,
+    help="Files beyond which a folder is taken for the wrong one.",
+)
 strict_option = click.option(
     "--strict", is_flag=True, help="Exit with 5 unless every claim is supported."
 )

@@ -78,7 +78,7 @@ def train_in_processes(
         seeds = [numbers[run] for run in group]
         tasks += [part for start in range(jobs) if (part := seeds[start::jobs])]
     cores = divide(_available_cores(), jobs)
-    arguments = _arguments_but("jobs", "strict")
+    arguments = _arguments_but("jobs", "strict", "save_split")
 
     def start(task: Sequence[int], worker: int) -> "subprocess.Popen[bytes]":
         told = ["--only", ",".join(map(str, task)), "--cores", ",".join(map(str, cores[worker]))]

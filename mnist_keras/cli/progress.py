@@ -1,5 +1,6 @@
-"""What a run will cost, and how far it is."""
+"""What a run will cost, and how far it is, in reading images and in training."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -11,11 +12,34 @@ if TYPE_CHECKING:
 
 # Measured on two cores with 400 images; only the plan and the time left use them.
 _SECONDS_PER_EPOCH = {"basic_net": 0.05, "cnn": 0.85}
+_SECONDS_BETWEEN_LINES = 10
 
 
 def cost(run: "Run") -> float:
     """Seconds of training to expect."""
     return run.settings.epochs * _SECONDS_PER_EPOCH[run.settings.model]
+
+
+@contextmanager
+def reading() -> Iterator[Callable[[int, int], None]]:
+    """Show how many files are read: a bar on a terminal, now and then a line elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = ("reading images", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    said = time.monotonic()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("")
+
+        def advance(done: int, total: int) -> None:
+            nonlocal said
+            bar.update(task, completed=done, total=total)
+            if not console.is_terminal and time.monotonic() - said > _SECONDS_BETWEEN_LINES:
+                said = time.monotonic()
+                click.echo(f"{done:,} of {total:,} images read", err=True)
+
+        yield advance
 
 
 @contextmanager

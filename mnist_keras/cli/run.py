@@ -4,12 +4,13 @@ import sys
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from mnist_keras.cli.options import idx_option, per_class_option, strict_option, use_backend
+from mnist_keras.cli.images import SeedImages, check_data_options, data_options, seed_images
+from mnist_keras.cli.images import save_split as write_split
+from mnist_keras.cli.options import strict_option, use_backend
 from mnist_keras.cli.processes import pin, run_on_every_backend, train_in_processes
 from mnist_keras.cli.progress import cost, progress
 from mnist_keras.cli.report import finish, print_report
@@ -23,20 +24,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]…")
+@data_options
 @click.option(
-    "--data",
-    "directory",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Your class-per-folder images, with or without heldout/, or what `data` wrote.",
+    "--save-split",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write which images are trained on, tested on and held out, by file and by content.",
 )
-@click.option(
-    "--source",
-    type=click.Choice(["mnist", "fashion_mnist", "digits"]),
-    help="Draw from this source. Default: mnist, or digits where MNIST cannot be had.",
-)
-@idx_option
-@per_class_option
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
@@ -70,10 +64,7 @@ if TYPE_CHECKING:
 )
 def run(
     experiments: tuple[str, ...],
-    directory: Path | None,
-    source: str | None,
-    idx: Path | None,
-    per_class: int,
+    save_split: Path | None,
     seeds: int,
     output: Path,
     jobs: int,
@@ -82,6 +73,7 @@ def run(
     strict: bool,
     dry_run: bool,
     backend: str | None,
+    **data: Any,
 ) -> None:
     """Run experiments and print their tables beside the report's numbers.
 
@@ -95,9 +87,7 @@ def run(
     from mnist_keras.experiment import find
     from mnist_keras.runs import plan
 
-    given = click.get_current_context().get_parameter_source("per_class")
-    if directory and (source or idx or given is ParameterSource.COMMANDLINE):
-        raise click.UsageError("--data draws nothing; leave out --source, --idx and --per-class")
+    check_data_options(**data)
     found = find(experiments)
     runs = plan([arm.settings for e in found for arm in e.arms], range(seeds))
     if dry_run:
@@ -114,9 +104,9 @@ def run(
     if only and cores:
         pin(_numbers(cores))
         use_backend(backend)
-        data_of, _ = _data(directory, source, idx, per_class)
+        images = seed_images(**data)
         runs, there = folder.read_plan().runs, folder.records()[0]
-        _train_all([widened(runs[n], there) for n in _numbers(only)], folder, data_of)
+        _train_all([widened(runs[n], there) for n in _numbers(only)], folder, images.of)
         return
 
     use_backend(backend)
@@ -124,14 +114,18 @@ def run(
     with folder.writing() as interrupted:
         if interrupted:
             click.echo(f"{output}: {interrupted}", err=True)
-        data_of, note = _data(directory, source, idx, per_class)
-        written = _plan(folder, found, range(seeds), data_of, note)
+        images = seed_images(**data)
+        for warning in images.warnings:
+            click.echo(warning, err=True)
+        if save_split:
+            write_split(save_split, images, found, range(seeds))
+        written = _plan(folder, found, range(seeds), images)
         missing = _missing(written, folder)
         try:
             if jobs > 1:
                 failed = train_in_processes(written, missing, folder, jobs)
             else:
-                _train_all(missing, folder, data_of)
+                _train_all(missing, folder, images.of)
         except (KeyboardInterrupt, SystemExit):
             print_report(folder, "text")
             raise
@@ -147,19 +141,21 @@ def _plan(
     folder: "ResultsFolder",
     experiments: "Sequence[Experiment]",
     seeds: "Sequence[int]",
-    data_of: "Callable[[int], Data]",
-    note: str,
+    images: SeedImages,
 ) -> "Plan":
     """Write down what is to be run, and on which data, before anything is."""
     from mnist_keras import backends
     from mnist_keras.results import Plan
+    from mnist_keras.samples import class_samples
 
     plan = Plan(
         experiments=tuple(experiments),
-        data_name=data_of(seeds[0]).images.name,
-        data={seed: data_of(seed).fingerprint for seed in seeds},
+        data_name=images.name,
+        data={seed: images.of(seed).fingerprint for seed in seeds},
         versions=backends.versions(),
-        note=note,
+        note=images.note,
+        left_out=images.left_out,
+        samples=class_samples(images.of(seeds[0]).images),
     )
     folder.write_plan(plan)
     return plan
@@ -179,32 +175,6 @@ def _show_plan(experiments: "Sequence[Experiment]", runs: "Sequence[Run]") -> No
         f"{planned} epochs instead of the {alone} of training every arm alone, "
         f"about {minutes:.0f} min on two cores"
     )
-
-
-def _data(
-    directory: Path | None, source: str | None, idx: Path | None, per_class: int
-) -> "tuple[Callable[[int], Data], str]":
-    """Return the images of each seed, and what the tables have to say about them."""
-    from mnist_keras import sources
-    from mnist_keras.image_folder import read_data_folder
-    from mnist_keras.training import Data
-
-    if directory:
-        fixed = Data(*read_data_folder(directory))
-        return lambda seed: fixed, ""
-    if source:
-        images = sources.load(source, idx, channels=3)
-    else:
-        images, reason = sources.default(idx, channels=3)
-        if reason:
-            click.echo(
-                f"MNIST cannot be had ({reason}). Using scikit-learn's embedded digits instead: "
-                "these numbers do not compare with the report's.",
-                err=True,
-            )
-    mnist = images.name.startswith("MNIST")
-    note = "" if mnist else "These numbers do not compare with the report's."
-    return lambda seed: Data(*sources.draw(images, per_class, seed)), note
 
 
 def _missing(plan: "Plan", folder: "ResultsFolder") -> "list[Run]":

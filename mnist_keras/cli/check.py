@@ -1,0 +1,125 @@
+"""`mnist-keras check`: audit images before anything is trained."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from mnist_keras.cli.options import max_files_option
+from mnist_keras.cli.progress import reading
+
+if TYPE_CHECKING:
+    from mnist_keras.image_folder.audit import Audit
+    from mnist_keras.image_folder.findings import Finding
+
+# Of findings that refuse nothing, so many are shown of each kind.
+_SHOWN = 10
+
+
+@click.command()
+@click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="json lists every finding.",
+)
+@click.option(
+    "--per-class",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Ask for N images of each class; classes may then be of different sizes.",
+)
+@click.option(
+    "--color-mode",
+    type=click.Choice(["grayscale", "rgb", "rgba"]),
+    default="rgb",
+    show_default=True,
+    help="The channels that the images are read in.",
+)
+@max_files_option
+def check(
+    path: Path,
+    format: str,
+    per_class: int | None,
+    color_mode: Literal["grayscale", "rgb", "rgba"],
+    max_files: int,
+) -> None:
+    """Read every image below DIR and report all that is wrong, by kind.
+
+    DIR is whatever `run --data` takes: class folders, training and test folders, IDX files, or an
+    .npz file. Nothing is written to it. Exit code 0 if `run` would take it, 3 if it is refused.
+    """
+    from mnist_keras import user_data
+    from mnist_keras.image_folder.findings import Severity, as_document
+    from mnist_keras.image_folder.reading import ImageForm
+
+    with reading() as progress:
+        audited = user_data.read(
+            path,
+            form=ImageForm(color_mode),
+            per_class=per_class,
+            max_files=max_files,
+            progress=progress,
+        )
+    grave = (Severity.FATAL, Severity.REFUSED)
+    refused = [finding for finding in audited.findings if finding.severity in grave]
+    if format == "json":
+        document = {
+            "path": str(path),
+            "refused": bool(refused),
+            "files": audited.files,
+            "usable": len(audited.images) + len(audited.heldout),
+            "heldout": len(audited.heldout),
+            "classes": audited.counts,
+            "findings": as_document(audited.findings),
+        }
+        click.echo(json.dumps(document, indent=1))
+    else:
+        for line in _lines(path, audited, refused):
+            click.echo(line)
+    if refused:
+        sys.exit(3)
+
+
+def _lines(path: Path, audited: "Audit", refused: "list[Finding]") -> "Iterator[str]":
+    """Yield the report: what is there, then what was found, gravest first."""
+    from mnist_keras.image_folder.findings import (
+        KINDS,
+        Severity,
+        by_kind,
+        environment_hint,
+        escaped,
+    )
+
+    usable = len(audited.images) + len(audited.heldout)
+    yield (
+        f"{escaped(str(path))}: {audited.files:,} images, {usable:,} of them usable, "
+        f"in {len(audited.counts)} classes"
+    )
+    for name, count in audited.counts.items():
+        yield f"  {escaped(name)}: {count:,}"
+    if len(audited.heldout):
+        yield f"  held out: {len(audited.heldout):,}"
+    if hint := environment_hint(refused, audited.files):
+        yield f"\n{hint}."
+    for kind, group in by_kind(audited.findings):
+        about = KINDS[kind]
+        advice = f": {about.advice}" if about.advice else ""
+        yield f"\n{about.severity}, {len(group):,} × {about.title}{advice}"
+        all_shown = about.severity in (Severity.FATAL, Severity.REFUSED)
+        shown = group if all_shown else group[:_SHOWN]
+        for finding in shown:
+            yield f"  {finding}"
+        if len(group) > len(shown):
+            yield f"  and {len(group) - len(shown):,} more (--format json lists them all)"
+    if refused:
+        stand = "findings stand" if len(refused) > 1 else "finding stands"
+        yield f"\nRefused: {len(refused):,} {stand} against using it."
+    else:
+        yield "\nNothing stands against using it."

@@ -1,0 +1,104 @@
+"""The user's cache folder: audits that were made before, and images too many for memory."""
+
+import hashlib
+import os
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_KEPT_SECONDS = 30 * 24 * 3600
+
+
+def folder() -> Path:
+    """Return where remembered audits lie: it may be deleted at any time."""
+    home = Path.home()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return base / "mnist-keras"
+
+
+def key(parts: Iterable[object]) -> str:
+    """Return the name of what depends on these parts alone."""
+    state = hashlib.sha256()
+    for part in parts:
+        state.update(f"{part!r}\n".encode("utf-8", "surrogateescape"))
+    return state.hexdigest()[:32]
+
+
+def remembered(name: str) -> dict[str, np.ndarray] | None:
+    """Return the arrays kept under a name, or `None` if there are none that can be read."""
+    path = folder() / f"{name}.npz"
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = dict(arrays)
+        os.utime(path)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return found
+
+
+def remember(name: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Keep arrays under a name; where the folder cannot be written, nothing is kept."""
+    with suppress(OSError):
+        _prepare()
+        unfinished = folder() / f".{name}.{os.getpid()}.npz"
+        try:
+            np.savez(unfinished, **dict[str, Any](arrays))
+            os.replace(unfinished, folder() / f"{name}.npz")
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def kept_array(name: str) -> np.ndarray | None:
+    """Return the array kept under a name as it lies on the disk, or `None` if there is none."""
+    path = folder() / f"{name}.npy"
+    try:
+        array = np.load(path, mmap_mode="r")
+        os.utime(path)
+    except (OSError, ValueError, EOFError):
+        return None
+    return array
+
+
+def new_array(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
+    """Return a new array on the disk, in a file of this process; `keep_array` makes it known.
+
+    Raises:
+        OSError: If the folder cannot be written, or lacks the space.
+    """
+    _prepare()
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if shutil.disk_usage(folder()).free < size + 2**28:
+        raise OSError(28, "too little space", str(folder()))
+    path = folder() / f".{name}.{dtype}.{os.getpid()}.npy"
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):  # a disk that is full later would end the process
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+def keep_array(name: str, array: np.memmap) -> None:
+    """Give an array of `new_array` its name."""
+    array.flush()
+    os.replace(str(array.filename), folder() / f"{name}.npy")
+
+
+def _prepare() -> None:
+    """Make the folder, and remove what nobody has used for a month."""
+    folder().mkdir(parents=True, exist_ok=True)
+    for path in folder().iterdir():
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _KEPT_SECONDS:
+                path.unlink()

@@ -1,0 +1,412 @@
+"""Audits of whole folders: every problem named, nothing touched, remembered, and streamed."""
+
+import io
+import json
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnist_keras import image_dataset_from_directory, user_data
+from mnist_keras.image_folder import cache, reading
+from mnist_keras.image_folder.audit import audit
+from mnist_keras.image_folder.findings import ImageFolderError
+from mnist_keras.image_folder.reading import ImageForm
+from mnist_keras.image_folder.walk import walk
+from mnist_keras.images import DataError, LazyImages
+
+pytestmark = pytest.mark.any_backend
+
+
+def png(image, **options):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG", **options)
+    return file.getvalue()
+
+
+def snapshot(folder):
+    """Return what can be seen of everything below a folder: contents, links, times, modes."""
+    found = {}
+    for root, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            path = Path(root, name)
+            status = path.lstat()
+            content = path.read_bytes() if path.is_file() and not path.is_symlink() else None
+            found[path] = (status.st_mode, status.st_mtime_ns, status.st_size, content)
+    return found
+
+
+def bad_files(picture):
+    """Return files that cannot be used, by path, each with a word of its reason."""
+    whole = png(picture(50))
+    return {
+        "a/empty.png": (b"", "empty file"),
+        "a/page.png": (b"<!doctype html>", "web page"),
+        "a/pointer.png": (b"version https://git-lfs.github.com/spec/v1\n", "LFS pointer"),
+        "b/text.jpg": (b"this is no image", "not a BMP, GIF, JPEG or PNG"),
+        "b/half.png": (whole[:60], "truncated"),
+        "b/flipped.png": (whole[:-20] + b"x" + whole[-19:], "checksum"),
+        "b/photo.webp": (b"RIFF", ".webp files are not read"),
+        "b/strange\nname\x1b[31m.png": (b"", "empty file"),
+    }
+
+
+def test_check_names_every_problem_and_touches_nothing(invoke, two_classes, picture):
+    """All bad files are in the report with their reasons, escaped, and the folder is as it was."""
+    expected = bad_files(picture)
+    for path, (content, _) in expected.items():
+        (two_classes / path).write_bytes(content)
+    before = snapshot(two_classes)
+
+    result = invoke("check", two_classes)
+
+    assert result.exit_code == 3
+    assert "Traceback" not in result.output
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    for path, (_, reason) in expected.items():
+        name = path.replace("\n", "\\n").replace("\x1b", "\\x1b")
+        (line,) = [line for line in lines if line.startswith(f"{name}: ")]
+        assert reason in line
+    assert "\x1b" not in result.stdout
+    assert f"Refused: {len(expected)} findings" in lines[-1]
+    assert snapshot(two_classes) == before
+
+
+def test_check_of_a_clean_folder(invoke, two_classes):
+    """Exit code 0, the classes with their numbers, and nothing to say."""
+    result = invoke("check", two_classes)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        f"{two_classes}: 8 images, 8 of them usable, in 2 classes",
+        *("  a: 4", "  b: 4", "", "Nothing stands against using it."),
+    ]
+
+
+def test_check_as_json(invoke, two_classes, picture):
+    """The same as JSON: every finding by kind, with severity and advice."""
+    for path, (content, _) in bad_files(picture).items():
+        (two_classes / path).write_bytes(content)
+    result = invoke("check", two_classes, "--format", "json")
+    assert result.exit_code == 3
+    document = json.loads(result.stdout)
+    assert document["refused"] is True
+    assert (document["files"], document["usable"]) == (15, 8)
+    assert document["classes"] == {"a": 4, "b": 4}
+    kinds = {group["kind"]: group for group in document["findings"]}
+    assert kinds["truncated"]["severity"] == "refused"
+    assert kinds["truncated"]["files"] == [
+        {"path": "b/half.png", "reason": "truncated image: the PNG has no end"}
+    ]
+    paths = {file["path"] for group in document["findings"] for file in group["files"]}
+    assert paths == {*bad_files(picture), "."}  # the classes are of different sizes now
+
+
+def test_long_lists_of_warnings_are_cut_and_refusals_are_not(invoke, two_classes):
+    """Ten warnings of a kind are shown, all refusals are."""
+    for number in range(30):
+        (two_classes / "a" / f"{number}.txt").touch()
+        (two_classes / "b" / f"empty{number}.png").touch()
+    out = invoke("check", two_classes).stdout
+    assert "and 20 more (--format json lists them all)" in out
+    assert out.count(".txt: ") == 10
+    assert out.count(": empty file") == 30
+
+
+def test_most_files_bad_in_one_way_is_the_machines_fault(invoke, two_classes):
+    """Not the images are blamed if more than half of them fail alike."""
+    for path in two_classes.rglob("*.png"):
+        path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    result = invoke("check", two_classes)
+    assert "8 of 8 files fail in one way" in result.stdout
+    with pytest.raises(ImageFolderError, match="8 of 8 files fail in one way"):
+        user_data.read(two_classes).require()
+
+
+def test_refused_by_default_and_skipped_on_demand(two_classes, picture):
+    """on_bad="refuse" lists all; "skip" goes on with the rest, and says how many are left out."""
+    for path, (content, _) in bad_files(picture).items():
+        (two_classes / path).write_bytes(content)
+    (two_classes / "0").mkdir()
+    (two_classes / "0" / "only.png").write_bytes(b"")
+
+    with pytest.raises(ImageFolderError) as error:
+        image_dataset_from_directory(two_classes)
+    # The ninth file, its class without a usable image, and the eight.
+    assert len(error.value.findings) == 10
+    dataset = image_dataset_from_directory(two_classes, on_bad="skip", validation_split=None)
+    assert len(dataset.x) == 8
+    assert dataset.class_names == ["a", "b"]
+    assert [dataset.class_names[y] for y in dataset.y] == [
+        Path(path).parent.name for path in dataset.file_paths
+    ]
+    assert set(dataset.audit.left_out) == {*bad_files(picture), "0/only.png", "0"}
+    assert dataset.audit.images.name == "two, 10 bad files left out"
+
+
+def test_what_cannot_be_skipped(two_classes, picture):
+    """A layout that is none, or one class that is left, is refused even with on_bad="skip"."""
+    (two_classes / "A").mkdir()
+    (two_classes / "A" / "1.png").write_bytes(png(picture(60)))
+    with pytest.raises(ImageFolderError, match="looks like"):
+        user_data.read(two_classes).require("skip")
+    (two_classes / "A" / "1.png").unlink()
+    (two_classes / "A").rmdir()
+    for path in (two_classes / "b").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(ImageFolderError, match="fewer than two classes"):
+        user_data.read(two_classes).require("skip")
+
+
+def test_sizes_types_and_conversions_are_counted(two_classes, picture):
+    """What is resized, distorted, converted or mislabelled is used, and said."""
+    (two_classes / "a" / "larger.png").write_bytes(png(picture(51, 30, 28)))
+    (two_classes / "a" / "wide.png").write_bytes(png(picture(52, 28, 56)))
+    (two_classes / "a" / "bits.png").write_bytes(png(picture(53) > 100))
+    Image.fromarray(picture(54)).save(two_classes / "b" / "jpeg.png", "JPEG")
+    (two_classes / "b" / "twin.png").write_bytes((two_classes / "b" / "004.png").read_bytes())
+    audited = user_data.read(two_classes).require()
+    assert {(f.kind, f.path) for f in audited.findings} == {
+        ("resized", "a/larger.png"),
+        ("stretched", "a/wide.png"),
+        ("one_bit", "a/bits.png"),
+        ("mislabelled", "b/jpeg.png"),
+        ("duplicate", "b/twin.png"),
+        ("uneven", "."),
+    }
+    assert audited.remarks == (
+        "Of 13 image files: 2 resized, 1 converted in memory, 1 there twice."
+    )
+    assert audited.images.images.dtype == np.float32
+    assert len(audited.images) == 13
+
+
+def test_a_refused_file_is_in_no_other_finding(two_classes, picture):
+    """What is wrong with a file that is not used is one thing."""
+    half = Image.fromarray(picture(55)).convert("P")
+    half.save(two_classes / "a" / "clear.png", transparency=0)
+    found = user_data.read(two_classes).findings
+    assert [f.kind for f in found if f.path == "a/clear.png"] == ["transparent"]
+
+
+CACHES = ["memory", "disk", "none"]
+
+
+@pytest.mark.parametrize("kept", CACHES)
+def test_every_cache_gives_the_same_images(two_classes, picture, kept, monkeypatch):
+    """From memory, from the disk and from the files come equal images, twice over."""
+    monkeypatch.setattr(reading, "_CHUNK", 3)  # the resized image makes earlier chunks float
+    (two_classes / "b" / "bad.png").write_bytes(b"")
+    (two_classes / "b" / "larger.png").write_bytes(png(picture(51, 40, 40)))
+    plain = image_dataset_from_directory(two_classes, on_bad="skip", validation_split=0.4, seed=1)
+    for path, image in zip(plain[0].file_paths, plain[0].x, strict=True):
+        if "larger" not in path:
+            np.testing.assert_array_equal(image[..., 0], np.asarray(Image.open(path)))
+    for path in cache.folder().iterdir():
+        path.unlink()
+    for _ in range(2):
+        datasets = image_dataset_from_directory(
+            two_classes, on_bad="skip", validation_split=0.4, seed=1, cache=kept
+        )
+        for expected, found in zip(plain, datasets, strict=True):
+            expected.set_epoch(0)
+            assert isinstance(found.x, np.ndarray if kept == "memory" else LazyImages)
+            assert found.file_paths == expected.file_paths
+            for (x, y), (x_found, y_found) in zip(expected, found, strict=True):
+                np.testing.assert_array_equal(x, x_found)
+                np.testing.assert_array_equal(y, y_found)
+                assert x_found.dtype == np.float32
+
+
+def test_large_folders_go_to_the_disk_and_a_full_one_to_neither(two_classes, monkeypatch):
+    """By default the size decides; without space the files are decoded for each batch."""
+    monkeypatch.setattr(reading, "_MEMORY_BYTES", 1000)
+    dataset = image_dataset_from_directory(two_classes, validation_split=None)
+    assert isinstance(dataset.x, LazyImages)
+    for path in cache.folder().iterdir():
+        path.unlink()
+
+    class Full:
+        free = 0
+
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: Full)
+    streamed = image_dataset_from_directory(two_classes, validation_split=None)
+    assert list(cache.folder().glob("*.npy")) == []
+    np.testing.assert_array_equal(streamed.x[:], dataset.x[:])
+
+
+@pytest.mark.parametrize("kept", ["memory", "disk"])
+def test_an_unchanged_folder_is_not_read_again(two_classes, monkeypatch, invoke, kept):
+    """After a check or an audit, the next one opens no file, and finds the same."""
+    invoke("check", two_classes)
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "read_file", None)
+        again = user_data.read(two_classes, cache=kept)
+        images = again.images.images[:]
+    for path in cache.folder().iterdir():
+        path.unlink()
+    first = user_data.read(two_classes, cache="none")
+    np.testing.assert_array_equal(first.images.images[:], images)
+    assert again.findings == first.findings
+    assert again.images.fingerprint == first.images.fingerprint
+
+
+def test_a_moved_folder_is_still_known_and_a_changed_file_is_not(two_classes, tmp_path, picture):
+    """What is remembered hangs on contents: moving keeps it, any change of a file does not."""
+    user_data.read(two_classes)
+    (before,) = cache.folder().glob("*.npz")
+    moved = two_classes.rename(tmp_path / "elsewhere")
+    user_data.read(moved)
+    assert list(cache.folder().glob("*.npz")) == [before]
+    path = moved / "a" / "000.png"
+    content = path.read_bytes()
+    times = path.stat()
+    path.write_bytes(content[:-1] + b"x")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert [f.path for f in user_data.read(moved).findings] == ["a/000.png"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK", b"x" * 1000, "flip"])
+@pytest.mark.parametrize("kind", ["npz", "npy"])
+def test_a_damaged_memory_is_made_anew(two_classes, damage, kind):
+    """What cannot be read of the cache folder is as if it were not there, also a changed byte."""
+    expected = user_data.read(two_classes).images.images
+    user_data.read(two_classes, cache="disk")
+    (path,) = cache.folder().glob(f"*.{kind}")
+    content = bytearray(path.read_bytes())
+    content[-3000 if kind == "npy" else 700] ^= 1
+    path.unlink()
+    path.write_bytes(content if damage == "flip" else damage)
+    again = user_data.read(two_classes, cache="disk")
+    np.testing.assert_array_equal(again.images.images[:], expected)
+
+
+def test_a_cache_folder_that_cannot_be_made(two_classes, monkeypatch, tmp_path):
+    """Without a cache folder everything works, and nothing is remembered."""
+    (tmp_path / "file").touch()
+    for variable in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(variable, str(tmp_path / "file"))
+    for kept in CACHES:
+        assert len(user_data.read(two_classes, cache=kept).images.images[:]) == 8
+
+
+def test_a_file_that_changes_between_audit_and_batch(two_classes, picture):
+    """A streamed image that is no longer the audited one ends the epoch with its name."""
+    dataset = image_dataset_from_directory(two_classes, validation_split=None, cache="none")
+    path = two_classes / "a" / "000.png"
+    for content in (png(picture(70)), b""):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"a/000\.png: changed since it was audited"):
+            list(dataset)
+
+
+@pytest.mark.parametrize("kept", CACHES)
+def test_renaming_every_file_changes_no_side(two_classes, kept):
+    """The split is decided by contents: other names in another order change nothing."""
+    (two_classes / "b" / "twin.png").write_bytes((two_classes / "b" / "005.png").read_bytes())
+
+    def sides():
+        datasets = image_dataset_from_directory(two_classes, validation_split=0.3, cache=kept)
+        return [sorted(x.tobytes() for x in dataset.x[:]) for dataset in datasets]
+
+    before = sides()
+    assert not set(before[0]) & set(before[1])  # the twins are together
+    paths = sorted(two_classes.rglob("*.png"))
+    random.Random(0).shuffle(paths)
+    for number, path in enumerate(paths):
+        path.rename(path.with_name(f"{number:02d}.png"))
+    assert sides() == before
+
+
+def test_progress_is_told(two_classes, monkeypatch):
+    """Who asks is told how many files are read."""
+    monkeypatch.setattr(reading, "_CHUNK", 3)
+    told = []
+    user_data.read(two_classes, progress=lambda done, total: told.append((done, total)))
+    assert told == [(3, 8), (6, 8), (8, 8)]
+
+
+def test_form_of_the_images(two_classes):
+    """Channels and size are those asked for; each form is remembered for itself."""
+    for form in (ImageForm("grayscale", (14, 20)), ImageForm("rgba"), ImageForm()):
+        audited = audit(two_classes, walk(two_classes), form=form)
+        assert audited.images.images.shape == (8, *form.shape)
+
+
+def test_a_read_only_folder(two_classes):
+    """A folder that cannot be written is read like any other."""
+    for path in (two_classes / "a", two_classes / "b", two_classes):
+        path.chmod(0o555)
+    try:
+        assert len(user_data.read(two_classes).require().images) == 8
+    finally:
+        for path in (two_classes, two_classes / "a", two_classes / "b"):
+            path.chmod(0o755)
+
+
+EXPERIMENT = 'title = "Short"\n[[arms]]\nname = "a"\nmodel = "basic_net"\nepochs = 1\n'
+
+
+def test_every_table_says_what_is_left_out(invoke, two_classes, picture, tmp_path):
+    """`run --on-bad skip` names the number in every table, and the files in plan and page."""
+    (tmp_path / "short.toml").write_text(EXPERIMENT)
+    (two_classes / "a" / "bad\n.png").write_bytes(b"")
+    (two_classes / "b" / "larger.png").write_bytes(png(picture(60, 32, 32)))
+    out = tmp_path / "out"
+    arguments = ("run", tmp_path / "short.toml", "--data", two_classes, "--seeds", 1)
+    refused = invoke(*arguments, "--output", out)
+    assert refused.exit_code == 3
+    assert "a/bad\\n.png: empty file (fetch it again)" in refused.stderr
+    assert not list(out.rglob("*.json"))
+
+    result = invoke(*arguments, "--output", out, "--on-bad", "skip")
+
+    assert result.exit_code == 0, result.output
+    assert "1 × empty file" in result.stderr
+    name = "two, 1 bad file left out"
+    for table in ("tables.md", "tables.csv", "tables.tex", "tables.json", "report.html"):
+        assert name in (out / table).read_text(), table
+    assert f"Claim: {name}" not in result.stdout
+    assert "Of 10 image files: 1 left out, 1 resized." in result.stdout
+    assert "The report has 10 classes of 50 images" in result.stdout
+    plan = json.loads((out / "plan.json").read_text())
+    assert plan["left_out"] == {"a/bad\n.png": "empty file"}
+    assert json.loads((out / "tables.json").read_text())["left_out"] == plan["left_out"]
+    page = (out / "report.html").read_text()
+    assert "a/bad\\n.png" in page
+    for name in "ab":
+        assert f'alt="{name}" src="data:image/png;base64,{plan["samples"][name]}"' in page
+    assert invoke("report", out).stdout == result.stdout
+
+
+def test_run_trains_from_every_cache_alike(invoke, two_classes, tmp_path):
+    """The numbers of a run do not depend on where its images are kept."""
+    (tmp_path / "short.toml").write_text(EXPERIMENT)
+    tables = []
+    for kept in CACHES:
+        result = invoke(
+            *("run", tmp_path / "short.toml", "--data", two_classes, "--seeds", 1),
+            *("--output", tmp_path / kept, "--cache", kept),
+        )
+        assert result.exit_code == 0, result.output
+        tables.append((tmp_path / kept / "tables.json").read_bytes())
+    assert tables[0] == tables[1] == tables[2]
+
+
+def test_per_class_draws_from_a_folder(invoke, two_classes, tmp_path, picture):
+    """--per-class N trains on N of each class and holds out the others; too few are refused."""
+    (tmp_path / "short.toml").write_text(EXPERIMENT)
+    for number in range(30, 60):
+        (two_classes / "a" / f"{number}.png").write_bytes(png(picture(number)))
+    arguments = ("run", tmp_path / "short.toml", "--data", two_classes, "--seeds", 2)
+    refused = invoke(*arguments, "--output", tmp_path / "out")
+    assert refused.exit_code == 3
+    assert "4 images of class 'b', 34 of class 'a'" in refused.stderr
+    few = invoke(*arguments, "--per-class", 5, "--output", tmp_path / "out")
+    assert few.exit_code == 3
+    assert "b: 4 images, 5 are asked for" in few.stderr
+    drawn = invoke(*arguments, "--per-class", 3, "--output", tmp_path / "out")
+    assert drawn.exit_code == 0, drawn.output
+    assert "held-out (n = 32)" in drawn.stdout

@@ -1,0 +1,144 @@
+"""What images say together: twins, near twins, odd ones, and classes that give themselves away."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnist_keras.image_folder import contents
+from mnist_keras.image_folder.contents import Contents, look
+from mnist_keras.images import label
+
+pytestmark = pytest.mark.any_backend
+
+
+def said(images, labels=None, heldout=(), **encodings):
+    """Return (kind, path) of each finding; paths are the numbers of the images."""
+    images = np.asarray(images)
+    images = images[..., np.newaxis] if images.ndim == 3 else images
+    labels = np.zeros(len(images), int) if labels is None else np.asarray(labels)
+    names = [str(n) for n in range(labels.max() + 1)]
+    return [
+        (finding.kind, finding.path)
+        for finding in contents.findings(
+            Contents(
+                paths=[str(n) for n in range(len(images))],
+                class_names=names,
+                labels=labels,
+                heldout=np.isin(np.arange(len(images)), heldout),
+                digests=label("", images, labels, names).digests,
+                looks=look(images),
+                encodings=encodings,
+                read=lambda positions: images[positions],
+            )
+        )
+    ]
+
+
+@pytest.fixture
+def pictures(picture):
+    return [picture(number) for number in range(20)]
+
+
+def test_pictures_are_not_remarkable(pictures):
+    """Different pictures give no finding."""
+    assert said(pictures, [0, 1] * 10) == []
+
+
+def test_twins(pictures):
+    """Equal pixels are a duplicate in one class, a leak across sides, refused under two labels."""
+    twice = [*pictures[:4], pictures[1]]
+    assert said(twice) == [("duplicate", "4")]
+    assert said(twice, heldout=[4]) == [("leak", "4")]
+    assert said(twice, heldout=[1]) == [("leak", "1")]
+    assert said(twice, heldout=[1, 4]) == [("duplicate", "4")]
+    assert said(twice, [0, 0, 0, 0, 1]) == [("two_labels", "1"), ("two_labels", "4")]
+    both = said(twice, [0, 0, 0, 0, 1], heldout=[4])
+    assert both == [("two_labels", "1"), ("two_labels", "4"), ("leak", "4")]
+
+
+def jpeg(image, quality):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: np.roll(image, 1, 0),
+        lambda image: np.roll(image, (-1, 1), (0, 1)),
+        lambda image: jpeg(image, 90),
+        lambda image: image ^ 1,
+    ],
+    ids=["down", "left and up", "jpeg", "one level"],
+)
+def test_near_twins(pictures, change):
+    """A shift by a pixel, a JPEG copy and a change of a level are found; other pictures are not."""
+    assert said([*pictures, change(pictures[3])]) == [("near_duplicate", "20")]
+
+
+def test_genuine_digits_are_no_near_twins(mnist_idx):
+    """Of 10,000 digits no two are taken for near twins, and a shifted copy among them is."""
+    from mnist_keras import sources
+
+    digits = sources.load("mnist", mnist_idx)
+    images = np.concatenate([digits.images[..., 0], np.roll(digits.images[7:8, :, :, 0], 1, 2)])
+    labels = np.append(digits.labels, digits.labels[7])
+    near = [path for kind, path in said(images, labels) if kind == "near_duplicate"]
+    assert near == ["10000"]
+
+
+def test_many_near_twins_stay_quick(pictures):
+    """A film of one scene has as many pairs as images, not as many as pairs of images."""
+    film = [pictures[0] + np.uint8(n % 2) * (np.arange(28) == n // 2) for n in range(40)]
+    found = [path for kind, path in said(film) if kind == "near_duplicate"]
+    assert 0 < len(found) <= 4 * len(film)
+
+
+def test_odd_images(pictures):
+    """Without contrast, without order, on the other ground: each is said of the image alone."""
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
+    floats = (pictures[1] > 100).astype(np.uint8)  # values of 0 and 1, saved as bytes
+    odd = [np.full((28, 28), 9, np.uint8), floats, noise, 255 - pictures[0]]
+    assert said([*pictures, *odd]) == [
+        *(("no_contrast", "20"), ("no_contrast", "21"), ("noise", "22"), ("inverted", "23")),
+    ]
+
+
+def test_a_coloured_image_among_grey_ones(pictures):
+    """Colour is said where it is the exception, and not where it is the rule."""
+    grey = [np.repeat(image[..., np.newaxis], 3, axis=-1) for image in pictures]
+    coloured = [image * np.array([1, 0, 0], np.uint8) for image in grey]
+    assert said([*grey[:19], coloured[19]]) == [("coloured", "19")]
+    assert said([*grey[:10], *coloured[10:]]) == []
+
+
+def test_a_class_that_gives_itself_away(pictures):
+    """Another type, size or brightness in one class is said; in a part of it, it is not."""
+    labels = [0] * 10 + [1] * 10
+    types = ["JPEG"] * 10 + ["PNG"] * 10
+    assert said(pictures, labels, type=types) == [("class_differs", "0"), ("class_differs", "1")]
+    assert said(pictures, labels, type=["JPEG"] * 5 + ["PNG"] * 15) == []
+    bright = [image // 2 + 120 if n < 10 else image for n, image in enumerate(pictures)]
+    assert [f for f in said(bright, labels) if f[0] == "class_differs"] == [
+        ("class_differs", "0"),
+        ("class_differs", "1"),
+    ]
+    assert said(pictures[:9], [0] * 4 + [1] * 5, type=["JPEG"] * 4 + ["PNG"] * 5) == []
+
+
+def test_numbers_of_images():
+    """Five times as many images in one class are let pass, six times are not."""
+
+    def kinds(counts, per_class=None):
+        labels = np.repeat(np.arange(len(counts)), counts)
+        found = contents.counts([*map(str, range(len(counts)))], labels, per_class)
+        return [(finding.kind, finding.path) for finding in found]
+
+    assert kinds([10, 10]) == []
+    assert kinds([10, 50]) == [("uneven", ".")]
+    assert kinds([10, 60]) == [("imbalanced", ".")]
+    assert kinds([10, 60], per_class=10) == []
+    assert kinds([10, 9, 60], per_class=10) == [("too_few", "1")]

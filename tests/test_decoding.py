@@ -1,0 +1,256 @@
+"""One file becomes pixels, or is refused with a reason; no mutant passes for another image."""
+
+import io
+import os
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnist_keras.image_folder.decoding import BadImageError, decode, read_file
+from mnist_keras.image_folder.endings import end_of
+
+pytestmark = pytest.mark.any_backend
+
+
+def encode(image, format="PNG", **options):
+    file = io.BytesIO()
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def read(content, color_mode="grayscale"):
+    """Return the image and the kinds of all remarks."""
+    remarks = []
+    return decode(content, color_mode, lambda kind, reason="": remarks.append(kind)), remarks
+
+
+def alpha(grey, opacity):
+    return Image.merge("LA", [Image.fromarray(grey), Image.new("L", grey.shape[::-1], opacity)])
+
+
+def declare(content, width, height):
+    """Return a PNG whose header declares another size, with a checksum that fits."""
+    header = b"IHDR" + struct.pack(">II", width, height) + content[24:29]
+    return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+
+
+@pytest.mark.parametrize("color_mode", ["grayscale", "rgb", "rgba"])
+def test_grey_png_is_read_as_it_is(picture, color_mode):
+    """The values of a plain PNG arrive unchanged, in the channels asked for."""
+    found, remarks = read(encode(picture(0)), color_mode)
+    channels = {"grayscale": 1, "rgb": 3, "rgba": 4}[color_mode]
+    assert (found.dtype, found.shape, remarks) == (np.uint8, (28, 28, channels), [])
+    for channel in found.transpose(2, 0, 1)[:3]:
+        np.testing.assert_array_equal(channel, picture(0))
+    if color_mode == "rgba":
+        assert (found[..., 3] == 255).all()
+
+
+CONVERSIONS = {
+    "bmp": (lambda grey: encode(grey, "BMP"), []),
+    "gif": (lambda grey: encode(grey, "GIF"), ["palette"]),
+    "rgb": (lambda grey: encode(Image.fromarray(grey).convert("RGB")), ["grey_in_rgb"]),
+    "palette": (lambda grey: encode(Image.fromarray(grey).convert("P")), ["palette"]),
+    "opaque": (lambda grey: encode(alpha(grey, 255)), ["opaque_alpha"]),
+    "16 bits": (lambda grey: encode(grey.astype(np.uint16) * 257), ["sixteen_bit"]),
+    "1 bit": (lambda grey: encode(Image.fromarray(grey > 127)), ["one_bit"]),
+    "cmyk": (
+        lambda grey: encode(Image.fromarray(grey).convert("CMYK"), "JPEG", quality=100),
+        ["cmyk"],
+    ),
+    "profile": (lambda grey: encode(grey, icc_profile=b"x" * 200), ["colour_profile"]),
+    "trailing": (lambda grey: encode(grey) + b"junk", ["trailing_bytes"]),
+    "no jfif": (lambda grey: without_jfif(encode(grey, "JPEG", quality=100)), []),
+}
+
+
+def without_jfif(content):
+    (length,) = struct.unpack_from(">H", content, 4)
+    assert content[6:10] == b"JFIF"
+    return content[:2] + content[4 + length :]
+
+
+@pytest.mark.parametrize("case", CONVERSIONS)
+def test_conversions_that_keep_the_meaning(picture, case):
+    """Other encodings of a grey picture give its values, and say what was done."""
+    make, expected = CONVERSIONS[case]
+    grey = picture(1)
+    found, remarks = read(make(grey))
+    wanted = np.where(grey > 127, 255, 0) if case == "1 bit" else grey
+    tolerance = 6 if case in ("cmyk", "no jfif") else 1 if case in ("gif", "palette") else 0
+    np.testing.assert_allclose(found[..., 0].astype(int), wanted, atol=tolerance)
+    assert [kind for kind in remarks if kind != "grey_in_rgb"] == [
+        kind for kind in expected if kind != "grey_in_rgb"
+    ]
+    assert set(expected) <= set(remarks)
+
+
+def test_16_bits_are_scaled_and_rounded():
+    """Black stays black, white becomes 255, and what lies between goes to the nearest level."""
+    deep = np.linspace(0, 65535, 784).astype(np.uint16).reshape(28, 28)
+    found, _ = read(encode(deep))
+    np.testing.assert_array_equal(found[..., 0], np.floor(deep / 257 + 0.5))
+
+
+def test_colour_read_as_grey_is_said(picture):
+    """Colours that are lost are another thing than grey in three channels."""
+    colours = np.stack([picture(n) for n in range(3)], axis=-1)
+    assert "colour_lost" in read(encode(colours))[1]
+    assert read(encode(colours), "rgb")[1] == []
+
+
+def test_what_is_no_image_is_named(picture):
+    """Each kind of bad content is refused under its own name."""
+    png, jpeg = encode(picture(2)), encode(picture(2, 64, 64), "JPEG")
+    flipped, unlike = bytearray(png), bytearray(png)
+    flipped[60] ^= 0xFF
+    unlike[-13] ^= 0xFF  # the checksum of the pixels, which their decoder does not read
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    frames = [Image.fromarray(picture(n)) for n in range(3)]
+    more = {"save_all": True, "append_images": frames[1:]}
+    scan = jpeg.index(b"\xff\xda")
+    half_clear = Image.fromarray(picture(2)).convert("P")
+    cases = {
+        "empty_file": [b""],
+        "not_an_image": [b"hello", b"\0" * 100, b"%PDF-1.7"],
+        "web_page": [b"\n <!DOCTYPE html><html>", b"<HTML><body>Not found"],
+        "lfs_pointer": [b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"],
+        "unsupported_type": [
+            encode(picture(2), "WEBP"),
+            encode(picture(2), "TIFF"),
+            b'<?xml version="1.0"?><svg xmlns="x">',
+        ],
+        "truncated": [
+            *(png[:20], png[: len(png) // 2], png[:-12], png[:-4]),
+            *(jpeg[: len(jpeg) // 2], jpeg[:-2]),
+            jpeg[: scan + 70] + b"\xff\xd9",  # an end marker in the middle
+            jpeg[: scan + 70] + b"\xff\xd9" + jpeg[scan + 70 :],
+            encode(picture(2), "GIF")[:-1],
+            encode(picture(2), "GIF")[:-40],
+            encode(picture(2), "BMP")[:-1],
+        ],
+        "damaged": [bytes(flipped), bytes(unlike), declare(png, 0, 0)],
+        "too_large": [declare(png, 65535, 65535), encode(Image.new("1", (7_100, 7_100)))],
+        "too_small": [encode(picture(2)[:1, :1]), encode(picture(2)[:7])],
+        "transparent": [
+            encode(alpha(picture(2), 128)),
+            encode(half_clear, transparency=0),
+            encode(picture(2), transparency=int(picture(2)[0, 0])),
+        ],
+        "rotated": [encode(picture(2), "JPEG", exif=exif), encode(picture(2), exif=exif)],
+        "animated": [encode(frames[0], "GIF", **more), encode(frames[0], "PNG", **more)],
+    }
+    for kind, contents in cases.items():
+        for content in contents:
+            with pytest.raises(BadImageError) as error:
+                read(content)
+            assert error.value.kind == kind
+            assert "\n" not in str(error.value)
+
+
+def test_transparent_pixels_are_read_where_they_are_asked_for(picture):
+    """With color_mode="rgba" the alpha channel arrives as it is."""
+    found, _ = read(encode(alpha(picture(3), 128)), "rgba")
+    assert (found[..., 3] == 128).all()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"quality": 95}, {"optimize": True}]
+)
+def test_whole_jpegs_are_no_truncated_ones(picture, options):
+    """No whole JPEG is taken for one whose end came too early."""
+    for number in range(20):
+        colours = np.stack([picture(number + n, 50, 37) for n in range(3)], axis=-1)
+        assert read(encode(colours, "JPEG", **options), "rgb")[1] == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_only_regular_files_are_read(tmp_path):
+    """A pipe without a writer is not waited for; a folder and a missing file are no files."""
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, kind in (
+        ("pipe.png", "not_a_file"),
+        ("", "unreadable_file"),
+        ("no", "unreadable_file"),
+    ):
+        with pytest.raises(BadImageError) as error:
+            read_file(tmp_path / name)
+        assert error.value.kind in (kind, "not_a_file")
+
+
+def test_ends_are_found(picture):
+    """The end of each format is where its encoder stopped, whatever follows."""
+    for format in ("PNG", "JPEG", "GIF", "BMP"):
+        for number in range(5):
+            content = encode(picture(number), format)
+            assert end_of(content) == end_of(content + b"\xff\xd9;IEND") == len(content)
+            assert end_of(content[:-1]) is None
+
+
+def test_embedded_thumbnails_are_not_the_end(picture):
+    """The end marker of a preview within a JPEG's metadata is not the JPEG's."""
+    small = encode(picture(0), "JPEG")
+    content = encode(picture(1, 64, 64), "JPEG", exif=b"Exif\0\0" + small)
+    assert end_of(content) == len(content)
+    assert end_of(content[:-2]) is None
+
+
+def mutants(content, rng, count):
+    """Yield damaged copies: bits flipped, bytes overwritten, cut, doubled, and joined."""
+    for _ in range(count):
+        damaged = bytearray(content)
+        for _ in range(rng.integers(1, 4)):
+            position = int(rng.integers(len(damaged)))
+            length = int(rng.integers(1, 9))
+            match rng.integers(5):
+                case 0:
+                    damaged[position] ^= 1 << int(rng.integers(8))
+                case 1:
+                    damaged[position : position + length] = rng.bytes(length)
+                case 2:
+                    del damaged[max(position, 4) :]
+                case 3:
+                    damaged[position:position] = damaged[position : position + length]
+                case 4:
+                    del damaged[position : position + length]
+            if not damaged:
+                break
+        yield bytes(damaged)
+
+
+def pillows(content, mode):
+    """Return what Pillow makes of a file, transparency left out."""
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+        if image.mode == "P" or "transparency" in image.info:
+            image = image.convert("RGBA").convert("RGB")
+        return np.asarray(image.convert(mode))
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP"])
+@pytest.mark.parametrize("color_mode", ["grayscale", "rgb"])
+def test_mutants_are_refused_or_what_pillow_says(picture, format, color_mode):
+    """Of 3,200 mutants none crashes, hangs, or passes where Pillow's full decode disagrees."""
+    rng = np.random.default_rng([len(format), len(color_mode)])
+    accepted = refused = 0
+    for number in range(8):
+        colours = np.stack([picture(number + n, 20 + number, 24) for n in range(3)], axis=-1)
+        image = colours if number % 2 else picture(number)
+        for content in mutants(encode(image, format), rng, 50):
+            try:
+                found, _ = read(content, color_mode)
+            except BadImageError:
+                refused += 1
+                continue
+            accepted += 1
+            with warnings.catch_warnings(action="ignore"):
+                theirs = pillows(content, {"grayscale": "L", "rgb": "RGB"}[color_mode])
+            np.testing.assert_array_equal(found.squeeze(), theirs)
+    assert refused > 100
+    assert accepted + refused == 400

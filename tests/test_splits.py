@@ -1,0 +1,149 @@
+"""Splits in files: what is written is taken again, whatever the images are called by then."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+
+from mnist_keras import sources
+from mnist_keras.images import DataError
+from mnist_keras.splits import read_splits, split_indices, split_text
+from mnist_keras.training import Data
+
+pytestmark = pytest.mark.any_backend
+
+EXPERIMENT = 'title = "Short"\n[[arms]]\nname = "a"\nmodel = "basic_net"\nepochs = 1\n'
+
+
+@pytest.fixture
+def digits():
+    return sources.draw(sources.load("digits"), 10, seed=0)[0]
+
+
+def test_twins_stay_together(digits):
+    """Images with equal pixels are on one side, whichever seed splits them."""
+    twice = digits.extended(digits.take(np.arange(0, 100, 7)))
+    for seed in range(20):
+        for stratify in (True, False):
+            training, test = split_indices(twice, 0.2, seed, stratify)
+            assert not set(twice.digests[training]) & set(twice.digests[test])
+            assert sorted([*training, *test]) == list(range(len(twice)))
+
+
+def test_a_split_survives_its_file(tmp_path, digits):
+    """Seeds, sides and images come back; a file without seeds is for all of them."""
+    by_seed = {}
+    for seed in (0, 1):
+        training, test = split_indices(digits, 0.2, seed)
+        by_seed[seed] = {"training": digits.take(training), "test": digits.take(test)}
+    path = tmp_path / "split.csv"
+    path.write_text(split_text(by_seed, None))
+    splits = read_splits(path)
+    assert set(splits) == {0, 1}
+    for seed, sides in by_seed.items():
+        found = splits[seed].apply(digits.take(np.arange(99, -1, -1)))
+        for side in ("training", "test"):
+            assert found[side].fingerprint == sides[side].fingerprint
+        assert len(found["heldout"]) == len(found["unused"]) == 0
+
+    rows = [row for row in csv.DictReader(io.StringIO(path.read_text())) if row["seed"] == "1"]
+    path.write_text("side,hash\n" + "\n".join(f"{r['side']},{r['hash']}" for r in rows))
+    assert (
+        read_splits(path)[None].apply(digits)["test"].fingerprint == by_seed[1]["test"].fingerprint
+    )
+
+
+def test_another_split_is_other_data(digits):
+    """Records of one split are not taken for those of another, nor of none."""
+    nothing = digits.take([])
+    tests = [None, digits.digests[:20], digits.digests[1:21]]
+    assert len({Data(digits, nothing, test).fingerprint for test in tests}) == 3
+    shuffled = np.random.default_rng(0).permutation(tests[1])
+    assert (
+        Data(digits, nothing, shuffled).fingerprint == Data(digits, nothing, tests[1]).fingerprint
+    )
+
+
+def test_files_that_are_no_split(tmp_path):
+    """Each wrong file is one line with its path."""
+    path = tmp_path / "split.csv"
+    with pytest.raises(DataError, match=r"split\.csv: cannot be read: No such file"):
+        read_splits(path)
+    for text, words in (
+        ("", "expected the columns"),
+        ("a,b\n1,2\n", "expected the columns"),
+        ("side,hash\n", "no images"),
+        ("side,hash\nvalidation,a\n", "line 2: expected a seed, one of training, test"),
+        ("seed,side,hash\n-1,test,a\n", "line 2: expected a seed"),
+        ("side,hash\ntest,\n", "line 2: expected a seed"),
+        ("side,hash\ntest\n", "line 2: expected a seed"),
+        ("side,hash\ntest,a\ntraining,a\n", "1 images are on two sides"),
+        ("side,hash\ntest,a\n", "no image is on the side 'training'"),
+        ('side,hash\ntest,"a\n', "not a CSV file"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=words) as error:
+            read_splits(path)
+        assert str(path) in str(error.value)
+
+
+def test_a_split_of_other_images(tmp_path, digits):
+    """An image too many, here or there, is refused with both numbers."""
+    training, test = split_indices(digits, 0.2, 0)
+    sides = {"training": digits.take(training), "test": digits.take(test)}
+    path = tmp_path / "split.csv"
+    path.write_text(split_text({0: sides}, None))
+    with pytest.raises(DataError, match="0 images here are not in it, 2 of its images are not"):
+        read_splits(path)[0].apply(digits.take(np.arange(98)))
+    other = sources.load("digits")
+    with pytest.raises(DataError, match="1697 images here are not in it"):
+        read_splits(path)[0].apply(other)
+
+
+@pytest.mark.parametrize(
+    "drawn", [("--source", "digits"), ("--data", "mine"), ("--data", "mine", "--per-class", "9")]
+)
+def test_run_saves_and_takes_a_split(drawn, invoke, tmp_path, monkeypatch, write_images, digits):
+    """A run with the split of another one has its numbers, also after every file is renamed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "short.toml").write_text(EXPERIMENT)
+    write_images(tmp_path / "mine", digits.images[..., 0], digits.labels)
+    np.savez(tmp_path / "mine.npz", x_train=digits.images, y_train=digits.labels)
+    more = ("--seeds", 2, "--output")
+    first = invoke("run", "short.toml", *drawn, "--save-split", "split.csv", *more, "a")
+    assert first.exit_code == 0, first.output
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "split.csv").read_text())))
+    assert {row["seed"] for row in rows} == {"0", "1"}
+    if drawn[-1] == "mine.npz":
+        assert {row["file"] for row in rows} == {f"x_train[{n}]" for n in range(100)}
+    elif drawn[0] == "--data":
+        assert all((tmp_path / "mine" / row["file"]).is_file() for row in rows)
+        for number, path in enumerate(sorted((tmp_path / "mine").rglob("*.png"), reverse=True)):
+            path.rename(path.with_name(f"{number}.png"))
+    second = invoke("run", "short.toml", *drawn[:2], "--split", "split.csv", *more, "b")
+    assert second.exit_code == 0, second.output
+    one, two = (
+        json.loads((tmp_path / name / "tables.json").read_text())["experiments"][0]["arms"][0]
+        for name in "ab"
+    )
+    for quantity in ("loss", "test", "heldout"):
+        assert one[quantity] == two[quantity]
+    third = invoke("run", "short.toml", *drawn[:2], "--split", "split.csv", "--seeds", 3)
+    assert third.exit_code == 3
+    assert "split.csv: has no seed 2" in third.stderr
+
+
+def test_one_split_cannot_serve_two_shares(invoke, tmp_path):
+    """Arms that ask for different splits have none to save."""
+    (tmp_path / "short.toml").write_text(
+        EXPERIMENT + '[[arms]]\nname = "b"\nvalidation_split = 0.3\n'
+    )
+    result = invoke(
+        *("run", tmp_path / "short.toml", "--source", "digits", "--output", tmp_path / "out"),
+        *("--save-split", tmp_path / "split.csv"),
+    )
+    assert result.exit_code == 2
+    assert "the arms ask for different splits" in result.stderr
+    assert not (tmp_path / "split.csv").exists()

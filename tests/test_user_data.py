@@ -1,0 +1,179 @@
+"""A user's own images: every layout and file format that --data takes, and what it refuses."""
+
+import gzip
+import os
+import struct
+
+import numpy as np
+import pytest
+
+from mnist_keras import user_data
+from mnist_keras.image_folder.findings import ImageFolderError
+
+pytestmark = pytest.mark.any_backend
+
+
+@pytest.fixture
+def labelled(picture):
+    """Twelve pictures of three classes."""
+    return np.stack([picture(number) for number in range(12)]), np.repeat([0, 1, 2], 4)
+
+
+def refusal(path):
+    with pytest.raises(ImageFolderError) as error:
+        user_data.read(path).require()
+    return str(error.value)
+
+
+def test_class_folders_with_and_without_heldout(tmp_path, labelled, write_images, picture):
+    """heldout/ is read beside the class folders or beside train-…, with the same classes."""
+    images, labels = labelled
+    others = np.stack([picture(number) for number in range(20, 32)])
+    write_images(tmp_path / "plain", images, labels)
+    assert len(user_data.read(tmp_path / "plain").require().heldout) == 0
+    write_images(tmp_path / "plain" / "heldout", others, labels)
+    for name in ("train-4", "heldout"):
+        write_images(tmp_path / "both" / name, images if name == "train-4" else others, labels)
+
+    for folder, name in (("plain", "plain"), ("both", "both/train-4")):
+        audited = user_data.read(tmp_path / folder).require()
+        assert audited.images.name == name
+        assert (len(audited.images), len(audited.heldout)) == (12, 12)
+        assert audited.images.class_names == audited.heldout.class_names == ("0", "1", "2")
+
+
+def test_train_and_test(tmp_path, labelled, write_images):
+    """train/ is trained on and test/ held out; equal images are a leak, the test one is named."""
+    images, labels = labelled
+    write_images(tmp_path / "train", images[::2], labels[::2])
+    write_images(tmp_path / "test", images[1::2], labels[1::2])
+    audited = user_data.read(tmp_path).require()
+    assert (len(audited.images), len(audited.heldout)) == (6, 6)
+    leak = (tmp_path / "train" / "1" / "002.png").read_bytes()
+    (tmp_path / "test" / "1" / "leak.png").write_bytes(leak)
+    assert "test/1/leak.png: also train/1/002.png" in refusal(tmp_path)
+    skipped = user_data.read(tmp_path).require("skip")
+    assert (len(skipped.images), len(skipped.heldout)) == (6, 6)
+
+
+def test_classes_called_train_and_test(tmp_path, labelled, write_images):
+    """Two classes of that name are classes, if they hold images and no folders."""
+    write_images(tmp_path, labelled[0], ["train"] * 6 + ["test"] * 6)
+    assert user_data.read(tmp_path).require().images.class_names == ("test", "train")
+
+
+def test_classes_of_both_sides_are_compared(tmp_path, labelled, write_images):
+    """A class that is only held out, or missing there, is refused."""
+    images, labels = labelled
+    write_images(tmp_path / "train", images[::2], labels[::2])
+    write_images(tmp_path / "test", images[1::2], labels[1::2] + 1)
+    message = refusal(tmp_path)
+    assert "test/3: no such class to train on" in message
+    assert "test/0: no such class folder" in message
+
+
+def test_two_training_folders_are_ambiguous(tmp_path, labelled, write_images):
+    """Of two train-… folders none is guessed."""
+    for name in ("train-3", "train-5"):
+        write_images(tmp_path / name, *labelled)
+    assert "more than one folder to train on: train-3, train-5" in refusal(tmp_path)
+
+
+def test_idx_files(tmp_path, labelled, write_idx):
+    """IDX files of any size: train is trained on, t10k held out; one part alone is trained on."""
+    images, labels = labelled
+    write_idx(tmp_path, images[:, :20], labels, "t10k")
+    audited = user_data.read(tmp_path).require()
+    assert audited.images.images.shape == (12, 20, 28, 3)
+    assert len(audited.heldout) == 0
+    write_idx(tmp_path, images[:, 8:], labels, "train")
+    audited = user_data.read(tmp_path).require()
+    np.testing.assert_array_equal(audited.images.images[..., 0], images[:, 8:])
+    np.testing.assert_array_equal(audited.heldout.images[..., 2], images[:, :20])
+    assert audited.images.file_paths[3] == "train/images[3]"
+
+
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_npz_with_keras_keys(tmp_path, labelled, channels):
+    """x_train and y_train are trained on, x_test and y_test held out; leaks are named."""
+    images, labels = labelled
+    images = np.broadcast_to(
+        images.reshape(12, 28, 28, *(1 for _ in channels)), (12, 28, 28, *channels)
+    )
+    parts = {"x_train": images[::2], "y_train": labels[::2]}
+    np.savez(tmp_path / "train.npz", **parts)
+    assert len(user_data.read(tmp_path / "train.npz").require().images) == 6
+    parts |= {"x_test": images[1::2], "y_test": labels[1::2, np.newaxis]}
+    np.savez(tmp_path / "both.npz", **parts)
+    audited = user_data.read(tmp_path / "both.npz").require()
+    assert audited.images.images.shape == audited.heldout.images.shape == (6, 28, 28, 3)
+    np.testing.assert_array_equal(audited.heldout.labels, labels[1::2])
+    np.savez(tmp_path / "leak.npz", **parts | {"x_test": images[::2]})
+    message = refusal(tmp_path / "leak.npz")
+    assert "x_test[1]: also x_train[1]" in message
+    assert len(user_data.read(tmp_path / "leak.npz").require("skip").heldout) == 0
+
+
+def test_files_that_are_no_labelled_images(tmp_path, labelled, write_idx):
+    """Each wrong array file is one line that says what was expected."""
+    images, labels = labelled
+    good = {"x_train": images, "y_train": labels}
+    for number, (arrays, words) in enumerate(
+        [
+            ({"x": images}, "expected the arrays x_train, y_train, x_test, y_test; found x"),
+            ({"x_train": images}, "found x_train"),
+            (good | {"x_test": images}, "found x_train, y_train, x_test"),
+            (good | {"x_train": images / 255}, "expected 8-bit images"),
+            (good | {"x_train": images[0]}, "expected 8-bit images"),
+            (good | {"y_train": labels[1:]}, "expected one label >= 0 for each of the 12 images"),
+            (good | {"y_train": labels - 1}, "expected one label >= 0"),
+            (good | {"y_train": np.eye(12)}, "expected one label >= 0"),
+            (good | {"y_train": np.array([object()] * 12)}, "cannot be read"),
+            (good | {"x_test": images[:, 1:], "y_test": labels}, "different sizes"),
+            (good | {"y_train": labels + 1}, "class 0 has no image to train on"),
+            (good | {"y_train": labels * 0}, "fewer than two classes"),
+        ]
+    ):
+        path = tmp_path / f"{number}.npz"
+        np.savez(path, **arrays)
+        assert words in refusal(path), number
+    for content, words in ((b"", "cannot be read"), (b"PK\3\4junk", "cannot be read")):
+        (tmp_path / "bad.npz").write_bytes(content)
+        assert words in refusal(tmp_path / "bad.npz")
+    assert "No such file" in refusal(tmp_path / "none.npz")
+
+    write_idx(tmp_path / "idx", images, labels)
+    (tmp_path / "idx" / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x0d\3"))
+    assert "not an IDX file of bytes" in refusal(tmp_path / "idx")
+    assert "header promises" in refusal(huge_idx(tmp_path / "huge"))
+
+
+def huge_idx(folder):
+    """Write an IDX file whose header declares more images than there are atoms in the file."""
+    folder.mkdir()
+    header = struct.pack(">HBB", 0, 8, 3) + struct.pack(">3I", 2**31, 2**31, 2**31)
+    (folder / "train-images-idx3-ubyte").write_bytes(header)
+    (folder / "train-labels-idx1-ubyte").write_bytes(header)
+    return folder
+
+
+def test_arrays_are_audited_too(tmp_path, labelled):
+    """Twins under two labels and classes with too few images are refused in arrays as well."""
+    images, labels = labelled
+    images[5] = images[0]
+    np.savez(tmp_path / "two.npz", x_train=images, y_train=labels)
+    message = refusal(tmp_path / "two.npz")
+    assert "x_train[0]: also x_train[5], class '1'" in message
+    skipped = user_data.read(tmp_path / "two.npz").require("skip")
+    assert np.bincount(skipped.images.labels).tolist() == [3, 3, 4]
+    few = user_data.read(tmp_path / "two.npz", per_class=4)
+    assert {f.path for f in few.findings if f.kind == "too_few"} == {"0", "1"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_odd_paths(tmp_path):
+    """A pipe, a file and a missing path are refused, not waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    for name in ("pipe", "file", "no"):
+        assert "cannot be read" in refusal(tmp_path / name)
