@@ -89,8 +89,10 @@ def image_dataset_from_directory(
     _check_choice("on_bad", on_bad, ("refuse", "skip"))
     _check_choice("cache", cache, ("memory", "disk", "none", None))
     height, width = image_size
+    if min(height, width) < 1:
+        raise ValueError(f"`image_size` must be positive. Received: image_size={image_size}")
     directory, form = Path(directory), ImageForm(color_mode, (height, width), interpolation)
-    if labels == "inferred":
+    if isinstance(labels, str) and labels == "inferred":
         folder = walk(directory, class_names=class_names)
         audited = audit(directory, folder, form=form, cache=cache).require(on_bad)
         images = audited.images

@@ -3,12 +3,14 @@
 import csv
 import io
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from mnist_keras.image_folder.findings import escaped
 from mnist_keras.images import DIGEST, DataError, LabeledImages
 from mnist_keras.seeds import generator
 
@@ -110,7 +112,7 @@ def split_text(seeds: Mapping[int, Mapping[str, LabeledImages]], root: Path | No
         for side, images in images_of.items():
             paths = images.file_paths or [""] * len(images)
             for digest, path in sorted(zip(images.digests.tolist(), paths, strict=True)):
-                name = path.removeprefix(prefix).replace(os.sep, "/")
+                name = escaped(path.removeprefix(prefix).replace(os.sep, "/"))
                 writer.writerow([seed, side, digest.decode(), name])
     return file.getvalue()
 
@@ -122,7 +124,7 @@ def read_splits(path: Path) -> Mapping[int | None, Split]:
         DataError: If the file cannot be read or is no split.
     """
     try:
-        text = path.read_text("utf-8", errors="surrogateescape")
+        text = path.read_text("utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     found: dict[int | None, dict[str, list[str]]] = {}
@@ -153,7 +155,8 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int | None, str, str]]:
             raise DataError(f"{path}: expected the columns {', '.join(_COLUMNS)}")
         for row in reader:
             seed, side, digest = row.get("seed"), row["side"], row["hash"]
-            if side not in SIDES or not digest or (seed and not seed.isdecimal()):
+            whole = re.fullmatch("[0-9a-f]{32}", digest or "")
+            if side not in SIDES or not whole or (seed and not re.fullmatch("[0-9]+", seed)):
                 raise DataError(
                     f"{path}, line {reader.line_num}: expected a seed, one of {', '.join(SIDES)} "
                     "and a hash"

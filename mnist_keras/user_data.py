@@ -1,7 +1,6 @@
 """A user's own images: class folders, training and test folders, IDX files or an .npz."""
 
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +10,10 @@ from mnist_keras import idx
 from mnist_keras.image_folder import contents
 from mnist_keras.image_folder.audit import Audit, audit
 from mnist_keras.image_folder.contents import Contents, look
-from mnist_keras.image_folder.decoding import CHANNELS
+from mnist_keras.image_folder.decoding import CHANNELS, LEAST_SIDE
 from mnist_keras.image_folder.findings import Finding, Severity, escaped
 from mnist_keras.image_folder.reading import AS_THE_REPORT, Cache, ImageForm, Progress
-from mnist_keras.image_folder.walk import MAX_FILES, Folder, walk
+from mnist_keras.image_folder.walk import MAX_FILES, Folder, is_hidden, walk
 from mnist_keras.images import DataError, LabeledImages, joined, label
 
 # Beside the class folders, this one holds images that are not trained on.
@@ -59,7 +58,7 @@ def read(
         several = f"more than one folder to train on: {escaped(', '.join(trains))}"
         return _unusable(path, Finding("ambiguous", ".", several))
     (training,) = trains
-    name = escaped(path.resolve().name)
+    name = escaped(os.path.basename(os.path.abspath(path)))
     own = walk(path, training, leave_out=() if training else (_HELDOUT,), max_files=max_files)
     return audit(
         path,
@@ -79,9 +78,10 @@ def _sides(path: Path) -> tuple[list[str], str]:
     An empty name is `path` itself, respectively none.
     """
     folders = _folders_in(path)
-    if all(name in folders and _folders_in(path / name) for name in ("train", "test")):
+    # Two classes of these names hold images and no folders.
+    if {"train", "test"} <= set(folders) and any(_folders_in(path / n) for n in ("train", "test")):
         return ["train"], "test"
-    trains = [name for name in folders if name.startswith("train-")]
+    trains = [n for n in folders if n.startswith("train-") and _folders_in(path / n)]
     return trains or [""], _HELDOUT if _HELDOUT in folders else ""
 
 
@@ -91,7 +91,7 @@ def _folders_in(path: Path) -> list[str]:
         names = os.listdir(path)
     except OSError:  # the walk says so
         return []
-    return sorted(n for n in names if not n.startswith(".") and os.path.isdir(path / n))
+    return sorted(n for n in names if not is_hidden(n) and os.path.isdir(path / n))
 
 
 def _heldout(path: Path, base: str, training: Folder, max_files: int) -> Folder:
@@ -115,8 +115,8 @@ def _read_npz(path: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in _KEYS if key in archive.files}
             found = ", ".join(archive.files) or "none"
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"cannot be read: {error}") from error
+    except Exception as error:  # NumPy and zipfile raise almost anything on damaged files
+        raise DataError(f"cannot be read: {error or type(error).__name__}") from error
     if not {"x_train", "y_train"} <= set(arrays) or len(arrays) % 2:
         raise DataError(f"expected the arrays {', '.join(_KEYS)}; found {found}")
     return [
@@ -142,7 +142,7 @@ def _audit_arrays(
     class_names = tuple(str(number) for number in range(count))
     sides = [
         label(
-            escaped(path.resolve().name),
+            escaped(os.path.basename(os.path.abspath(path))),
             images,
             labels,
             class_names,
@@ -159,6 +159,8 @@ def _audit_arrays(
         for number in missing
     ]
     refused = {finding.path for finding in found if finding.severity == Severity.REFUSED}
+    if count < 2:
+        found.append(Finding("single_class", ".", "all labels are 0"))
     files = len(training) + len(heldout)
     training, heldout = _without(training, refused), _without(heldout, refused)
     found += contents.counts(class_names, training.labels, per_class)
@@ -176,6 +178,8 @@ def _images_and_labels(
             f"{name}: expected 8-bit images, n×height×width, or ×1 or ×3. "
             f"Received: {images.dtype} of shape {images.shape}"
         )
+    if min(images.shape[1:3]) < LEAST_SIDE:
+        raise DataError(f"{name}: expected {LEAST_SIDE} pixels a side. Received: {images.shape}")
     labels = labels.reshape(-1) if labels.shape in ((len(images), 1), (len(images),)) else labels
     whole = np.issubdtype(labels.dtype, np.integer)
     if labels.shape != (len(images),) or not whole or not len(labels) or labels.min() < 0:
@@ -183,6 +187,8 @@ def _images_and_labels(
             f"{name}: expected one label >= 0 for each of the {len(images)} images. "
             f"Received: {labels.dtype} of shape {labels.shape}"
         )
+    if int(labels.max()) >= len(labels):
+        raise DataError(f"{name}: label {labels.max()} of {len(labels)} images: a class is empty")
     channels = CHANNELS[form.color_mode]
     if images.shape[-1] == 1:
         images = np.repeat(images, channels, axis=-1)

@@ -13,6 +13,8 @@ from PIL import Image
 from mnist_keras import image_dataset_from_directory, user_data
 from mnist_keras.image_folder import cache, reading
 from mnist_keras.image_folder.audit import audit
+from mnist_keras.image_folder.contents import look
+from mnist_keras.image_folder.decoding import BadImageError
 from mnist_keras.image_folder.findings import ImageFolderError
 from mnist_keras.image_folder.reading import ImageForm
 from mnist_keras.image_folder.walk import walk
@@ -93,7 +95,7 @@ def test_check_as_json(invoke, two_classes, picture):
     assert result.exit_code == 3
     document = json.loads(result.stdout)
     assert document["refused"] is True
-    assert (document["files"], document["usable"]) == (15, 8)
+    assert (document["files"], document["usable"]) == (16, 8)
     assert document["classes"] == {"a": 4, "b": 4}
     kinds = {group["kind"]: group for group in document["findings"]}
     assert kinds["truncated"]["severity"] == "refused"
@@ -143,7 +145,7 @@ def test_refused_by_default_and_skipped_on_demand(two_classes, picture):
         Path(path).parent.name for path in dataset.file_paths
     ]
     assert set(dataset.audit.left_out) == {*bad_files(picture), "0/only.png", "0"}
-    assert dataset.audit.images.name == "two, 10 bad files left out"
+    assert dataset.audit.images.name == "two, 9 bad files left out, 1 class left out"
 
 
 def test_what_cannot_be_skipped(two_classes, picture):
@@ -181,6 +183,17 @@ def test_sizes_types_and_conversions_are_counted(two_classes, picture):
     )
     assert audited.images.images.dtype == np.float32
     assert len(audited.images) == 13
+
+
+def test_twins_are_found_whatever_their_size_in_the_file(two_classes):
+    """A copy that has to be resized is a twin, if it comes out the same."""
+    with Image.open(two_classes / "a" / "000.png") as image:
+        larger = image.resize((56, 56), Image.Resampling.NEAREST)
+    larger.save(two_classes / "a" / "larger.png")
+    kinds = {(f.kind, f.path) for f in user_data.read(two_classes).findings}
+    assert ("duplicate", "a/larger.png") in kinds
+    larger.save(two_classes / "b" / "larger.png")
+    assert "two_labels" in {f.kind for f in user_data.read(two_classes).findings}
 
 
 def test_a_refused_file_is_in_no_other_finding(two_classes, picture):
@@ -266,6 +279,38 @@ def test_a_moved_folder_is_still_known_and_a_changed_file_is_not(two_classes, tm
     path.write_bytes(content[:-1] + b"x")
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert [f.path for f in user_data.read(moved).findings] == ["a/000.png"]
+
+
+def test_what_cannot_be_read_today_is_asked_again(two_classes, monkeypatch):
+    """A failing disk or mount is not remembered as a bad file, nor is an interrupted audit."""
+
+    def fail(path):
+        raise BadImageError("unreadable_file", "cannot be read: Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "read_file", fail)
+        assert len(user_data.read(two_classes).findings) == 8 + 2  # and both classes
+    for interruption in (KeyboardInterrupt, MemoryError):
+        with monkeypatch.context() as patch:
+            patch.setattr(reading, "_CHUNK", 3)
+            patch.setattr(reading, "look", looks_then(interruption))
+            with pytest.raises(interruption):
+                user_data.read(two_classes)
+        assert list(cache.folder().iterdir()) == []
+    assert user_data.read(two_classes).require().files == 8
+
+
+def looks_then(interruption):
+    """Return a `look` that is interrupted at the second chunk."""
+    chunks = []
+
+    def interrupted(images):
+        chunks.append(images)
+        if len(chunks) > 1:
+            raise interruption
+        return look(images)
+
+    return interrupted
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK", b"x" * 1000, "flip"])

@@ -252,7 +252,7 @@ def test_given_labels_ignore_the_folders(image_folder):
 @pytest.mark.parametrize("cache", ["memory", "none"])
 def test_given_labels_stay_with_their_files(image_folder, cache):
     """A file that is skipped takes its label with it."""
-    labels = list(range(30))
+    labels = np.arange(30)
     (image_folder / "3" / "010.png").write_bytes(b"")
     with pytest.raises(ImageFolderError, match=r"3/010\.png: empty file"):
         image_dataset_from_directory(image_folder, labels)
@@ -266,6 +266,7 @@ def test_given_labels_stay_with_their_files(image_folder, cache):
 @pytest.mark.parametrize(
     "argument",
     [
+        {"image_size": (0, 28)},
         {"on_bad": "ignore"},
         {"cache": "ram"},
         {"label_mode": "ints"},

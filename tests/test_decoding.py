@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mnist_keras.image_folder.decoding import BadImageError, decode, read_file
-from mnist_keras.image_folder.endings import end_of
+from mnist_keras.image_folder.endings import end_of, has_all_rows
 
 pytestmark = pytest.mark.any_backend
 
@@ -37,6 +37,31 @@ def declare(content, width, height):
     """Return a PNG whose header declares another size, with a checksum that fits."""
     header = b"IHDR" + struct.pack(">II", width, height) + content[24:29]
     return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+
+
+def as_png(image, rows, interlaced=0):
+    """Return a PNG of 8-bit grey with these rows, whatever they are."""
+    header = struct.pack(">IIBBBBB", image.shape[1], image.shape[0], 8, 0, 0, 0, interlaced)
+    content = b"\x89PNG\r\n\x1a\n"
+    packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    for kind, data in ((b"IHDR", header), (b"IDAT", packed), (b"IEND", b"")):
+        checksum = zlib.crc32(kind + data)
+        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+    return content
+
+
+def adam7(image):
+    """Return the rows of an interlaced PNG, pass by pass."""
+    starts = ((0, 0), (0, 4), (4, 0), (0, 2), (2, 0), (0, 1), (1, 0))
+    steps = ((8, 8), (8, 8), (8, 4), (4, 4), (4, 2), (2, 2), (2, 1))
+    passes = [image[y::down, x::right] for (y, x), (down, right) in zip(starts, steps, strict=True)]
+    return [row for part in passes if part.size for row in part]
+
+
+def at_a_restart(image):
+    """Return a JPEG that ends where a restart marker stood."""
+    content = encode(image, "JPEG", restart_marker_rows=1)
+    return content[: content.index(b"\xff\xd3")] + b"\xff\xd9"
 
 
 @pytest.mark.parametrize("color_mode", ["grayscale", "rgb", "rgba"])
@@ -131,6 +156,11 @@ def test_what_is_no_image_is_named(picture):
             *(jpeg[: len(jpeg) // 2], jpeg[:-2]),
             jpeg[: scan + 70] + b"\xff\xd9",  # an end marker in the middle
             jpeg[: scan + 70] + b"\xff\xd9" + jpeg[scan + 70 :],
+            jpeg[: scan + 70] + b"\xff\xfe\x00\x04ab\xff\xd9",  # behind a comment
+            jpeg[: scan + 70] + b"\xff\xd3\xff\xd9",  # behind a restart
+            at_a_restart(picture(2, 64, 64)),
+            as_png(picture(2), picture(2)[:14]),
+            as_png(picture(2), adam7(picture(2))[:-1], interlaced=1),
             encode(picture(2), "GIF")[:-1],
             encode(picture(2), "GIF")[:-40],
             encode(picture(2), "BMP")[:-1],
@@ -167,7 +197,22 @@ def test_whole_jpegs_are_no_truncated_ones(picture, options):
     """No whole JPEG is taken for one whose end came too early."""
     for number in range(20):
         colours = np.stack([picture(number + n, 50, 37) for n in range(3)], axis=-1)
-        assert read(encode(colours, "JPEG", **options), "rgb")[1] == []
+        content = encode(colours, "JPEG", **options)
+        assert read(content, "rgb")[1] == []
+        assert read(content[:-2] + b"\xff\xff\xff\xd9", "rgb")[1] == []  # fill bytes are legal
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("size", [(8, 8), (9, 31), (64, 17)])
+def test_whole_pngs_have_all_their_rows(picture, mode, size):
+    """Rows are counted right for every depth, and for the seven passes of an interlaced image."""
+    image = Image.fromarray(picture(0, *size))
+    content = encode(image.convert(mode) if mode != "I;16" else picture(0, *size).astype("u2"))
+    assert has_all_rows(content)
+    assert not has_all_rows(declare(content, size[1], size[0] + 1))
+    grey = picture(0, *size)
+    found, _ = read(as_png(grey, adam7(grey), interlaced=1))
+    np.testing.assert_array_equal(found[..., 0], grey)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")

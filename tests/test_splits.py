@@ -14,6 +14,7 @@ from mnist_keras.training import Data
 
 pytestmark = pytest.mark.any_backend
 
+HASH = "0123456789abcdef" * 2
 EXPERIMENT = 'title = "Short"\n[[arms]]\nname = "a"\nmodel = "basic_net"\nepochs = 1\n'
 
 
@@ -48,7 +49,9 @@ def test_a_split_survives_its_file(tmp_path, digits):
             assert found[side].fingerprint == sides[side].fingerprint
         assert len(found["heldout"]) == len(found["unused"]) == 0
 
-    rows = [row for row in csv.DictReader(io.StringIO(path.read_text())) if row["seed"] == "1"]
+    path.write_text(path.read_text(), "utf-8-sig")  # as a spreadsheet saves it
+    assert set(read_splits(path)) == {0, 1}
+    rows = [r for r in csv.DictReader(io.StringIO(path.read_text("utf-8-sig"))) if r["seed"] == "1"]
     path.write_text("side,hash\n" + "\n".join(f"{r['side']},{r['hash']}" for r in rows))
     assert (
         read_splits(path)[None].apply(digits)["test"].fingerprint == by_seed[1]["test"].fingerprint
@@ -75,12 +78,14 @@ def test_files_that_are_no_split(tmp_path):
         ("", "expected the columns"),
         ("a,b\n1,2\n", "expected the columns"),
         ("side,hash\n", "no images"),
-        ("side,hash\nvalidation,a\n", "line 2: expected a seed, one of training, test"),
-        ("seed,side,hash\n-1,test,a\n", "line 2: expected a seed"),
+        (f"side,hash\nvalidation,{HASH}\n", "line 2: expected a seed, one of training, test"),
+        (f"seed,side,hash\n-1,test,{HASH}\n", "line 2: expected a seed"),
         ("side,hash\ntest,\n", "line 2: expected a seed"),
         ("side,hash\ntest\n", "line 2: expected a seed"),
-        ("side,hash\ntest,a\ntraining,a\n", "1 images are on two sides"),
-        ("side,hash\ntest,a\n", "no image is on the side 'training'"),
+        ("side,hash\ntest,é\n", "line 2: expected a seed"),
+        (f"side,hash\ntest,{HASH}0\n", "line 2: expected a seed"),
+        (f"side,hash\ntest,{HASH}\ntraining,{HASH}\n", "1 images are on two sides"),
+        (f"side,hash\ntest,{HASH}\n", "no image is on the side 'training'"),
         ('side,hash\ntest,"a\n', "not a CSV file"),
     ):
         path.write_text(text)

@@ -62,6 +62,23 @@ def test_classes_called_train_and_test(tmp_path, labelled, write_images):
     assert user_data.read(tmp_path).require().images.class_names == ("test", "train")
 
 
+def test_a_test_folder_without_classes(tmp_path, labelled, write_images):
+    """train/ with class folders and test/ with loose images are no two classes."""
+    images, labels = labelled
+    write_images(tmp_path / "train", images[::2], labels[::2])
+    (tmp_path / "test").mkdir()
+    for number, path in enumerate((tmp_path / "train").rglob("*.png")):
+        (tmp_path / "test" / f"{number}.png").write_bytes(path.read_bytes())
+    expected = "test: expected one folder of images for each class; found 6 images and no folders"
+    assert expected in refusal(tmp_path)
+
+
+def test_a_class_called_train_station(tmp_path, labelled, write_images):
+    """A class is a class, whatever its name begins with."""
+    write_images(tmp_path, labelled[0], ["bus"] * 6 + ["train-station"] * 6)
+    assert user_data.read(tmp_path).require().images.class_names == ("bus", "train-station")
+
+
 def test_classes_of_both_sides_are_compared(tmp_path, labelled, write_images):
     """A class that is only held out, or missing there, is refused."""
     images, labels = labelled
@@ -131,13 +148,18 @@ def test_files_that_are_no_labelled_images(tmp_path, labelled, write_idx):
             (good | {"y_train": np.array([object()] * 12)}, "cannot be read"),
             (good | {"x_test": images[:, 1:], "y_test": labels}, "different sizes"),
             (good | {"y_train": labels + 1}, "class 0 has no image to train on"),
-            (good | {"y_train": labels * 0}, "fewer than two classes"),
+            (good | {"y_train": labels * 0}, "all labels are 0"),
+            (good | {"y_train": labels + 50_000_000}, "label 50000002 of 12 images"),
+            (good | {"y_train": np.full(12, 2**64 - 1, "u8")}, "label 18446744073709551615 of"),
+            (good | {"x_train": images[:, :1]}, "expected 8 pixels a side"),
         ]
     ):
         path = tmp_path / f"{number}.npz"
         np.savez(path, **arrays)
         assert words in refusal(path), number
-    for content, words in ((b"", "cannot be read"), (b"PK\3\4junk", "cannot be read")):
+    np.save(tmp_path / "one.npy", images)
+    one = (tmp_path / "one.npy").read_bytes()
+    for content, words in ((b, "cannot be read") for b in (b"", b"PK\3\4junk", one, one[:50])):
         (tmp_path / "bad.npz").write_bytes(content)
         assert words in refusal(tmp_path / "bad.npz")
     assert "No such file" in refusal(tmp_path / "none.npz")

@@ -65,6 +65,7 @@ def test_links_and_pipes(tmp_path):
     (tmp_path / "a" / "broken.txt").symlink_to("nowhere")
     (tmp_path / "a" / "loop").symlink_to("..")
     (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "above").symlink_to(".")
     os.mkfifo(tmp_path / "a" / "pipe.png")
     assert found(tmp_path) == (
         ["a/1.png", "a/link.png", "b/2.png"],
@@ -72,6 +73,7 @@ def test_links_and_pipes(tmp_path):
             *(("link", "a/link.png"), ("broken_link", "a/broken.png")),
             *(("broken_link", "a/self.png"), ("other_files", "a/broken.txt")),
             *(("folder_link", "a/loop"), ("beside_classes", "circle")),
+            ("folder_link", "above"),
             ("not_a_file", "a/pipe.png"),
         },
     )

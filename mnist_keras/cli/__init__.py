@@ -1,5 +1,6 @@
 """The command line: each command parses, sets the backend, calls the library and prints."""
 
+import io
 import os
 import signal
 import sys
@@ -70,6 +71,9 @@ cli.add_command(list_experiments)
 def main() -> None:
     """Run the program."""
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names in a script that the terminal lacks
+            stream.reconfigure(errors="backslashreplace")
     try:
         cli(prog_name="mnist-keras")
     except SystemExit as end:

@@ -53,8 +53,12 @@ class Audit:
             raise ImageFolderError(self.root, [Finding("no_classes", ".", reason)])
         if not self.left_out:
             return self
-        count = len(self.left_out)
-        name = f"{self.images.name}, {count} bad file{'s' if count > 1 else ''} left out"
+        folders = sum(finding.kind in _FOLDERS for finding in self.findings)
+        words = [self.images.name]
+        for count, word in ((len(self.left_out) - folders, "bad file"), (folders, "class")):
+            plural = "s" if word == "bad file" else "es"
+            words += [f"{count:,} {word}{plural if count > 1 else ''} left out"] if count else []
+        name = ", ".join(words)
         return replace(self, images=replace(self.images, name=name))
 
     @property
@@ -73,13 +77,16 @@ class Audit:
     @property
     def remarks(self) -> str:
         """What a reader of a table should know of the images, in a sentence; may be empty."""
-        counts = {"left out": len(self.left_out)}
+        folders = sum(finding.kind in _FOLDERS for finding in self.findings)
+        counts = {"left out": len(self.left_out) - folders}
         for word, kinds in _REMARKED.items():
             counts[word] = sum(finding.kind in kinds for finding in self.findings)
         said = [f"{count:,} {word}" for word, count in counts.items() if count]
         return f"Of {self.files:,} image files: {', '.join(said)}." if said else ""
 
 
+# Findings of class folders, not of files.
+_FOLDERS = ("empty_class", "no_usable_image")
 # What is said of the images in tables, and the kinds of findings that count for it.
 _REMARKED = {
     "resized": ("resized", "stretched"),
@@ -131,7 +138,7 @@ def audit(
     present = np.unique(labels[usable & trained])
     for label, class_name in enumerate(training.class_names):
         own = (labels == label) & trained
-        if own.any() and not reading.readable[own].any():
+        if own.any() and reading.done and not reading.readable[own].any():
             found.append(Finding("no_usable_image", class_name))
     # What is drawn has to be usable; a class that only lost bad files is not another size.
     counted = labels[trained & np.isin(labels, present) & (usable | (per_class is None))]
@@ -143,7 +150,7 @@ def audit(
         """Return the usable images of one side; classes without any to train on are left out."""
         chosen = np.flatnonzero(chosen & usable & np.isin(labels, present))
         return LabeledImages(
-            name=name or escaped(root.resolve().name),
+            name=name or escaped(os.path.basename(os.path.abspath(root))),
             images=reading.images(chosen),
             labels=np.searchsorted(present, labels[chosen]),
             class_names=tuple(escaped(training.class_names[label]) for label in present),
@@ -151,4 +158,7 @@ def audit(
             file_paths=tuple(os.path.join(root, files[i].path) for i in chosen.tolist()),
         )
 
-    return Audit(root, part(trained), part(~trained), tuple(found), len(files))
+    # Files of other types, broken links and pipes were not read, yet were meant as images.
+    unread = {f.path for f in found if f.severity == Severity.REFUSED and f.kind not in _FOLDERS}
+    unread -= {".", *(file.path for file in files)}
+    return Audit(root, part(trained), part(~trained), tuple(found), len(files) + len(unread))

@@ -5,7 +5,6 @@ import os
 import shutil
 import sys
 import time
-import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ _KEPT_SECONDS = 30 * 24 * 3600
 
 def folder() -> Path:
     """Return where remembered audits lie: it may be deleted at any time."""
-    home = Path.home()
+    home = Path(os.path.expanduser("~"))
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -43,7 +42,7 @@ def remembered(name: str) -> dict[str, np.ndarray] | None:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             found = dict(arrays)
         os.utime(path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # NumPy and zipfile raise almost anything on damaged files
         return None
     return found
 
@@ -66,7 +65,7 @@ def kept_array(name: str) -> np.ndarray | None:
     try:
         array = np.load(path, mmap_mode="r")
         os.utime(path)
-    except (OSError, ValueError, EOFError):
+    except Exception:
         return None
     return array
 

@@ -181,19 +181,24 @@ def _twins(contents: Contents) -> Iterator[Finding]:
     for i in several.tolist():
         groups.setdefault(int(inverse[i]), []).append(i)
     for group in groups.values():
+        # The first of each class and of each side stand for all of them.
+        of_class: dict[int, int] = {}
+        of_side: dict[bool, int] = {}
         for i in group:
-            first = next(j for j in group if contents.heldout[j] == contents.heldout[i])
-            other_label = [j for j in group if contents.labels[j] != contents.labels[i]]
-            trained_on = [j for j in group if not contents.heldout[j]]
-            if other_label:
-                j = other_label[0]
-                name = escaped(contents.class_names[contents.labels[j]])
-                where = f"also {escaped(contents.paths[j])}, class '{name}'"
+            of_class.setdefault(int(contents.labels[i]), i)
+            of_side.setdefault(bool(contents.heldout[i]), i)
+        for i in group:
+            label, heldout = int(contents.labels[i]), bool(contents.heldout[i])
+            other = next((j for c, j in of_class.items() if c != label), None)
+            first = of_side[heldout]
+            if other is not None:
+                name = escaped(contents.class_names[contents.labels[other]])
+                where = f"also {escaped(contents.paths[other])}, class '{name}'"
                 yield Finding("two_labels", contents.paths[i], where)
-            if contents.heldout[i] and trained_on:
-                where = f"also {escaped(contents.paths[trained_on[0]])}"
+            if heldout and False in of_side:
+                where = f"also {escaped(contents.paths[of_side[False]])}"
                 yield Finding("leak", contents.paths[i], where)
-            elif i != first and not other_label:
+            elif i != first and other is None:
                 yield Finding(
                     "duplicate", contents.paths[i], f"also {escaped(contents.paths[first])}"
                 )

@@ -12,7 +12,13 @@ from typing import Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mnist_keras.image_folder.endings import damaged_chunk, end_of, format_of
+from mnist_keras.image_folder.endings import (
+    damaged_chunk,
+    end_of,
+    end_of_scans,
+    format_of,
+    has_all_rows,
+)
 from mnist_keras.images import DataError
 
 # Keras's list; the content decides how a file is decoded, not its extension.
@@ -31,7 +37,7 @@ _MAX_BYTES = 2**28
 # Declared pixels beyond which a file is refused before it is decoded.
 _MAX_PIXELS = 50_000_000
 _LARGE_PIXELS = 4_000_000
-_LEAST_SIDE = 8
+LEAST_SIDE = 8
 # Levels between channels, up to which a pixel counts as grey: what JPEG does to grey.
 GREY_LEVELS = 16
 _EXIF_ORIENTATION = 0x0112
@@ -106,7 +112,7 @@ def decode(content: bytes, color_mode: ColorMode, remark: Remark | None = None) 
                 pixels = _pixels(image, content, color_mode, remark)
                 _check_scan(image, content)
                 return pixels
-        except BadImageError:
+        except (BadImageError, MemoryError):
             raise
         except Exception as error:  # Pillow's decoders raise almost anything on damaged files
             kind = "truncated" if end_of(content) is None else "damaged"
@@ -154,8 +160,8 @@ def _check_header(image: Image.Image) -> None:
     width, height = image.size
     if width * height > _MAX_PIXELS:
         raise BadImageError("too_large", f"declares more than {_MAX_PIXELS:,} pixels")
-    if min(image.size) < _LEAST_SIDE:
-        raise BadImageError("too_small", f"{width}×{height} pixels; at least {_LEAST_SIDE} a side")
+    if min(image.size) < LEAST_SIDE:
+        raise BadImageError("too_small", f"{width}×{height} pixels; at least {LEAST_SIDE} a side")
     # A multi-picture JPEG of a camera shows its first picture everywhere.
     if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
         raise BadImageError("animated", f"animated: {frames} frames")
@@ -165,8 +171,11 @@ def _check_end(image: Image.Image, content: bytes, remark: Remark) -> None:
     end = end_of(content)
     if end is None:
         raise BadImageError("truncated", f"truncated image: the {image.format} has no end")
-    if image.format == "PNG" and (chunk := damaged_chunk(content)):
-        raise BadImageError("damaged", f"damaged image: the checksum of its {chunk} is wrong")
+    if image.format == "PNG":
+        if chunk := damaged_chunk(content):
+            raise BadImageError("damaged", f"damaged image: the checksum of its {chunk} is wrong")
+        if not has_all_rows(content):
+            raise BadImageError("truncated", "truncated image: rows of pixels are missing")
     if end < len(content) and image.format != "MPO":
         remark("trailing_bytes", f"{len(content) - end:,} bytes after its end")
 
@@ -174,13 +183,15 @@ def _check_end(image: Image.Image, content: bytes, remark: Remark) -> None:
 def _check_scan(image: Image.Image, content: bytes) -> None:
     """Refuse a JPEG whose end marker comes too early: decoders fill up what is missing.
 
-    A whole image has no use for more data. So other data is put before its end marker: if that
-    changes a pixel, the decoder had been in want of it.
+    A whole image has no use for more data. So other data is put behind its last scan, also such
+    as follows a restart marker: if that changes a pixel, the decoder had been in want of it.
     """
     if image.format not in ("JPEG", "MPO"):
         return
-    end = end_of(content) or len(content)
-    longer = content[: end - 2] + b"\x2a\x95\x5a\x6b" * 64 + b"\xff\xd9"
+    stop = end_of_scans(content)
+    data = b"\x2a\x95\x5a\x6b" * 64
+    more = data + b"".join(bytes([0xFF, 0xD0 + n]) + data for n in range(8))
+    longer = content[:stop] + more + content[stop:]
     with Image.open(io.BytesIO(longer), formats=("JPEG",)) as other:
         if not np.array_equal(np.asarray(image), np.asarray(other)):
             raise BadImageError("truncated", "truncated image: rows of pixels are missing")

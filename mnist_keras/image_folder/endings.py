@@ -38,6 +38,51 @@ def damaged_chunk(content: bytes) -> str | None:
     return None
 
 
+def has_all_rows(content: bytes) -> bool:
+    """Return whether the compressed data of a PNG is whole and holds all its rows.
+
+    Raises:
+        struct.error: If the PNG has no end.
+    """
+    width, height, depth, colours, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, 16)
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colours]
+    # Adam7: the first column and row of each of seven passes, and the steps between them.
+    passes = (
+        *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+        *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+    )
+    expected = 0
+    for x, y, right, down in passes if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -(-(width - x) // right), -(-(height - y) // down)
+        if columns > 0 and rows > 0:
+            expected += rows * (1 + -(-columns * bits // 8))  # each row after its filter
+    inflate = zlib.decompressobj()
+    found = 0
+    for kind, data, _ in _png_chunks(content):
+        if kind == b"IDAT" and found <= expected:  # no decoder reads more, however much there is
+            found += len(inflate.decompress(data[4:], expected + 1 - found))
+    return found > expected or (inflate.eof and found == expected)
+
+
+def end_of_scans(content: bytes) -> int:
+    """Return where the compressed data of a JPEG's last scan ends, before what fills or follows.
+
+    Raises:
+        IndexError, struct.error: If the JPEG has no end.
+    """
+    stop = 2
+    for marker, following in _jpeg_parts(content):
+        if marker == 0xDA:
+            stop = following
+    while True:
+        if content[stop - 1] == 0xFF:  # filling
+            stop -= 1
+        elif content[stop - 2] == 0xFF and 0xD0 <= content[stop - 1] <= 0xD7:  # restarts nothing
+            stop -= 2
+        else:
+            return stop
+
+
 def _png(content: bytes) -> int | None:
     return 8 + sum(8 + len(data) for _, data, _ in _png_chunks(content))
 
@@ -53,23 +98,25 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, memoryview, int]]:
 
 
 def _jpeg(content: bytes) -> int | None:
-    position = 2
-    while True:
-        if content[position] != 0xFF:  # filling between segments
+    *_, (_, end) = _jpeg_parts(content)
+    return end
+
+
+def _jpeg_parts(content: bytes) -> Iterator[tuple[int, int]]:
+    """Yield each marker, up to the end of the image, and where what belongs to it ends."""
+    position, marker = 2, 0
+    while marker != 0xD9:
+        if content[position] != 0xFF or content[position + 1] == 0xFF:  # filling
             position += 1
             continue
         marker = content[position + 1]
-        if marker == 0xFF:
-            position += 1
-        elif marker == 0xD9:
-            return position + 2
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # stand alone
-            position += 2
-        else:
-            (length,) = struct.unpack_from(">H", content, position + 2)
-            position += 2 + length
-            if marker == 0xDA:
-                position = _after_scan(content, position)
+        position += 2
+        if marker not in (0x01, *range(0xD0, 0xDA)):  # these stand alone
+            (length,) = struct.unpack_from(">H", content, position)
+            position += length
+        if marker == 0xDA:
+            position = _after_scan(content, position)
+        yield marker, position
 
 
 def _after_scan(content: bytes, position: int) -> int:

@@ -160,7 +160,7 @@ class Finding:
 
     def __str__(self) -> str:
         said = self.reason or KINDS[self.kind].title
-        return said if self.path == "." else f"{escaped(self.path)}: {said}"
+        return escaped(said if self.path == "." else f"{self.path}: {said}")
 
 
 class ImageFolderError(DataError):

@@ -71,6 +71,7 @@ class Reading:
         files: Those to train on, then those held out.
         readable: Of each file, whether it holds an image that can be used.
         digests: Of each file, the hash of its image.
+        done: Whether the files were read at all.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Reading:
         self.cache = cache or self._by_size()
         self._pixels: np.ndarray | None = None
         self._recalled = False
+        self.done = False
         self._dtype = np.dtype(np.uint8)
 
     def _by_size(self) -> Cache:
@@ -103,11 +105,16 @@ class Reading:
 
     def findings(self) -> list[Finding]:
         """Read all files and return what is found of them, alone and together."""
+        self.done = True
         if not self.files:
             return []
         found = self._recall()
         if found is None:
-            found, looks, encodings = self._read_all()
+            try:
+                found, looks, encodings = self._read_all()
+            except BaseException:
+                _discard(self._pixels)
+                raise
             kept = np.flatnonzero(self.readable)
             if len(kept):
                 found += contents.findings(
@@ -184,7 +191,7 @@ class Reading:
             self._pixels = self._allocate()
             if before is not None and self._pixels is not None:
                 self._pixels[: positions[0]] = before[: positions[0]]
-                _discard(before)
+            _discard(before)
         if self._pixels is not None:
             self._pixels[positions] = images
 
@@ -202,17 +209,20 @@ class Reading:
     def _recall(self) -> list[Finding] | None:
         """Take what is remembered of these very files, if anything is."""
         known = user_cache.remembered(self.name)
-        if known is None:
+        if known is None or set(known) != {"readable", "digests", "dtype", "findings"}:
             return None
-        self.readable, self.digests = known["readable"], known["digests"]
-        self._dtype = np.dtype(str(known["dtype"]))
-        if self.cache != "none" and self.readable.any():
-            self._pixels, self._recalled = user_cache.kept_array(self.name), True
-            if self._pixels is None:
+        dtype, pixels = np.dtype(str(known["dtype"])), None
+        if self.cache != "none" and known["readable"].any():
+            pixels = user_cache.kept_array(self.name)
+            if pixels is None or pixels.shape != (len(self.files), *self.form.shape):
                 return None
+        self.readable, self.digests = known["readable"], known["digests"]
+        self._dtype, self._pixels, self._recalled = dtype, pixels, True
         return [Finding(*words) for words in json.loads(str(known["findings"]))]
 
     def _keep(self, found: Sequence[Finding]) -> None:
+        if any(finding.kind == "unreadable_file" for finding in found):
+            return  # another day it may be readable
         if isinstance(self._pixels, np.memmap):
             user_cache.keep_array(self.name, self._pixels)
         arrays: dict[str, Any] = {
@@ -238,14 +248,9 @@ class Reading:
         for row, position in enumerate(positions.tolist()):
             if self._pixels is not None:
                 images[row] = self._pixels[position]
-            if self._pixels is None or not self._is_whole(images[row], position):
+            if self._pixels is None or digest(images[row]).encode() != self.digests[position]:
                 images[row] = self._again(position)
         return images
-
-    def _is_whole(self, image: np.ndarray, position: int) -> bool:
-        """Return whether an image from the disk is what was put there, be it as whole levels."""
-        digests = (digest(image), digest(image.astype(np.uint8)))
-        return self.digests[position].decode() in digests
 
     def _again(self, position: int) -> np.ndarray:
         path = os.path.join(self.root, self.files[position].path)
@@ -259,6 +264,6 @@ class Reading:
         return image
 
 
-def _discard(array: np.ndarray) -> None:
+def _discard(array: np.ndarray | None) -> None:
     if isinstance(array, np.memmap):
         Path(str(array.filename)).unlink(missing_ok=True)

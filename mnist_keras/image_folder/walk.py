@@ -78,11 +78,12 @@ def walk(
         max_files: Files beyond which the walk stops with a finding.
     """
     walker = _Walker(directory, base, max_files)
-    found = walker.classes(leave_out)
+    found = walker.classes(leave_out, asked=class_names is not None)
     chosen = found if class_names is None else tuple(class_names)
     for name in chosen:
-        if name not in found and walker.usable:
+        if name not in found and (walker.usable or walker.lacks_classes):
             walker.find("no_classes", walker.within(name), "no such class folder")
+            walker.lacks_classes = True
     for label, name in enumerate(chosen):
         if walker.usable:
             walker.walk_class(name, label)
@@ -116,6 +117,7 @@ class _Walker:
         self.findings: list[Finding] = []
         self.seen = 0
         self.usable = True  # until something is found that makes going on useless
+        self.lacks_classes = False
 
     def within(self, name: str) -> str:
         """Return the path of what lies in the base."""
@@ -125,16 +127,24 @@ class _Walker:
         self.findings.append(Finding(kind, path, reason))
         self.usable = self.usable and kind not in USELESS
 
-    def classes(self, leave_out: Collection[str]) -> tuple[str, ...]:
-        """Return the names of the class folders, and note what is wrong with them."""
+    def classes(self, leave_out: Collection[str], asked: bool) -> tuple[str, ...]:
+        """Return the names of the class folders, and note what is wrong with them.
+
+        Args:
+            leave_out: Folders that are no classes.
+            asked: Whether the classes are known, so that one folder is no misunderstanding.
+        """
         names, images = [], 0
         for entry in self._entries(self.base):
             path = self.within(entry.name)
-            if _is_hidden(entry.name):
+            if is_hidden(entry.name):
                 self.find("hidden", path)
             elif _is_folder(entry):
                 self.seen -= 1  # it is no file
                 if entry.name in leave_out:
+                    continue
+                if entry.is_symlink() and self._leads_out(path):
+                    self.find("folder_link", path)
                     continue
                 names.append(entry.name)
                 if entry.is_symlink():
@@ -152,17 +162,22 @@ class _Walker:
                 self.base or ".",
                 f"expected one folder of images for each class; {found}",
             )
-        elif len(names) == 1:
+        elif len(names) == 1 and not asked:
             self._only(names[0])
         self._check_lookalikes(names)
         return tuple(names)
+
+    def _leads_out(self, path: str) -> bool:
+        """Return whether a link leads to a folder that the walked one lies in."""
+        target, here = (os.path.realpath(p) for p in (self.directory / path, self.directory))
+        return os.path.commonpath([target, here]) == target
 
     def _only(self, name: str) -> None:
         """Say of the only folder whether it is the only class, or holds the classes."""
         inner = [
             entry.name
             for entry in self._entries(self.within(name))
-            if _is_folder(entry) and not _is_hidden(entry.name)
+            if _is_folder(entry) and not is_hidden(entry.name)
         ]
         if inner:
             self.find(
@@ -205,7 +220,7 @@ class _Walker:
             folder = folders.pop()
             for entry in self._entries(folder):
                 path = f"{folder}/{entry.name}" if folder else entry.name
-                if _is_hidden(entry.name):
+                if is_hidden(entry.name):
                     self.find("hidden", path)
                 elif not _is_folder(entry) or entry.is_symlink():
                     self._take(entry, path, label)
@@ -284,5 +299,6 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of that name is no data: a dot's, or the system's."""
     return name.startswith(".") or name in _SYSTEM
