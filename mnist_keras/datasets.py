@@ -17,6 +17,7 @@ from mnist_keras.image_folder.resizing import Interpolation
 from mnist_keras.image_folder.walk import walk, walk_flat
 from mnist_keras.images import LabeledImages
 from mnist_keras.splits import split_indices
+from mnist_keras.user_data import HELDOUT, has_heldout
 
 LabelMode = Literal["int", "categorical", "binary"]
 
@@ -43,7 +44,8 @@ def image_dataset_from_directory(
 
     Differs from Keras's in this: the split is stratified and decided by the contents of
     the files, training batches are reshuffled each epoch from `(seed, epoch)`, classes are in
-    natural order (`9` before `10`), and every file is audited before the first batch, so that all
+    natural order (`9` before `10`), a `heldout/` with class folders of its own is left out, and
+    every file is audited before the first batch, so that all
     that is wrong is named at once. Twins stay on one side of the split.
 
     Args:
@@ -93,7 +95,8 @@ def image_dataset_from_directory(
         raise ValueError(f"`image_size` must be positive. Received: image_size={image_size}")
     directory, form = Path(directory), ImageForm(color_mode, (height, width), interpolation)
     if isinstance(labels, str) and labels == "inferred":
-        folder = walk(directory, class_names=class_names)
+        leave_out = [HELDOUT] if class_names is None and has_heldout(directory) else []
+        folder = walk(directory, class_names=class_names, leave_out=leave_out)
         audited = audit(directory, folder, form=form, cache=cache).require(on_bad)
         images = audited.images
     else:

@@ -51,7 +51,7 @@ def split_indices(
     drawn = np.concatenate([g[:size] for g, size in zip(groups, sizes, strict=True)])
     training, validation = sides(images, images.digests[drawn])
     if not len(training) or not len(validation):
-        raise ValueError(
+        raise DataError(
             f"`validation_split={validation_split}` of {len(images)} images leaves "
             f"{len(training)} for training and {len(validation)} for validation"
         )

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from mnist_keras.image_folder.walk import MAX_FILES, Folder, is_hidden, walk
 from mnist_keras.images import DataError, LabeledImages, joined, label
 
 # Beside the class folders, this one holds images that are not trained on.
-_HELDOUT = "heldout"
+HELDOUT = "heldout"
 # The keys of Keras's own .npz files.
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -45,7 +46,7 @@ def read(
         The audit. Nothing is refused yet: `Audit.require` does that.
     """
     try:
-        if path.suffix == ".npz" and os.path.isfile(path):
+        if path.suffix.lower() == ".npz" and os.path.isfile(path):
             return _audit_arrays(path, _read_npz(path), form, per_class)
         if idx.lies_in(path):
             parts = [(f"{part}/images", *arrays) for part, arrays in idx.read_folder(path).items()]
@@ -59,7 +60,12 @@ def read(
         return _unusable(path, Finding("ambiguous", ".", several))
     (training,) = trains
     name = escaped(os.path.basename(os.path.abspath(path)))
-    own = walk(path, training, leave_out=() if training else (_HELDOUT,), max_files=max_files)
+    leave_out = (HELDOUT,) if heldout and not training else ()
+    own = walk(path, training, leave_out=leave_out, max_files=max_files)
+    if training:
+        aside = set(_folders_in(path)) - {training, heldout}
+        findings = (*own.findings, *(Finding("left_aside", name) for name in sorted(aside)))
+        own = replace(own, findings=findings)
     return audit(
         path,
         own,
@@ -82,7 +88,12 @@ def _sides(path: Path) -> tuple[list[str], str]:
     if {"train", "test"} <= set(folders) and any(_folders_in(path / n) for n in ("train", "test")):
         return ["train"], "test"
     trains = [n for n in folders if n.startswith("train-") and _folders_in(path / n)]
-    return trains or [""], _HELDOUT if _HELDOUT in folders else ""
+    return trains or [""], HELDOUT if has_heldout(path) else ""
+
+
+def has_heldout(path: Path) -> bool:
+    """Return whether a folder has held-out images beside its class folders."""
+    return bool(_folders_in(path / HELDOUT))
 
 
 def _folders_in(path: Path) -> list[str]:
@@ -139,6 +150,10 @@ def _audit_arrays(
     if len({images.shape[1:] for _, images, _ in checked}) > 1:
         raise DataError("training and test images have different sizes")
     count = 1 + max(int(labels.max()) for _, _, labels in checked)
+    if missing := sorted(set(range(count)) - set(checked[0][2].tolist())):
+        raise DataError(
+            f"class {missing[0]} has no image to train on; expected each label of 0…{count - 1}"
+        )
     class_names = tuple(str(number) for number in range(count))
     sides = [
         label(
@@ -153,11 +168,6 @@ def _audit_arrays(
     training = sides[0]
     heldout = sides[1] if len(sides) > 1 else training.take([])
     found = list(contents.findings(_contents(training, heldout)))
-    missing = sorted(set(range(count)) - set(training.labels.tolist()))
-    found += [
-        Finding("other_classes", training.file_paths[0], f"class {number} has no image to train on")
-        for number in missing
-    ]
     refused = {finding.path for finding in found if finding.severity == Severity.REFUSED}
     if count < 2:
         found.append(Finding("single_class", ".", "all labels are 0"))

@@ -1,6 +1,7 @@
 """The command line: tables end to end, exit codes, and one line for every wrong input."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,6 +176,9 @@ def wrong_inputs():
             "s.csv: cannot be read",
         ),
         "no such choice": (("run", "--on-bad", "ignore"), 2, "'ignore' is not one of"),
+        "check an empty path": (("check", ""), 2, "the path is empty"),
+        "run on an empty path": (("run", "--data", ""), 2, "the path is empty"),
+        "too few to split": (("run", "{short}", "--data", "{tmp}/few"), 3, "leaves 2 for training"),
         "check nothing": (("check",), 2, "Missing argument 'DIR'"),
         "unwritable": (("run", "{short}", "--output", "{tmp}/file"), 2, "file: cannot be written"),
         "missing folder": (
@@ -208,6 +212,7 @@ def test_wrong_input_is_one_line(case, invoke, short, tmp_path):
         Image.linear_gradient("L").rotate(90 * (name == "b")).resize((28, 28)).save(
             tmp_path / "images" / name / "good.png"
         )
+    shutil.copytree(tmp_path / "images", tmp_path / "few")
     (tmp_path / "images" / "b" / "bad.png").write_text("no image")
     (tmp_path / "idx").mkdir()
     for name in ("images-idx3", "labels-idx1"):

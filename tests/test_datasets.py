@@ -118,6 +118,18 @@ def test_fit_sees_the_order_that_iteration_shows(built):
         np.testing.assert_array_equal(read, expected)
 
 
+def test_heldout_beside_the_classes_is_no_class(image_folder, write_images, picture):
+    """Held-out class folders are left out, as `run` does; a class of that name is not."""
+    write_images(image_folder / "heldout", [picture(n) for n in range(10)], range(10))
+    dataset = image_dataset_from_directory(image_folder, validation_split=None)
+    assert dataset.class_names == list("0123456789")
+    for number in range(10):
+        (image_folder / "heldout" / str(number)).rename(image_folder / f".{number}")
+    write_images(image_folder, [picture(n) for n in range(20, 23)], ["heldout"] * 3)
+    dataset = image_dataset_from_directory(image_folder, validation_split=None)
+    assert dataset.class_names == [*"0123456789", "heldout"]
+
+
 def test_default_is_the_reports_split(image_folder):
     """Two datasets with classes, paths and arrays; a third of three images is validation."""
     training, validation = image_dataset_from_directory(image_folder, validation_split=0.3)

@@ -51,7 +51,7 @@ def test_train_and_test(tmp_path, labelled, write_images):
     assert (len(audited.images), len(audited.heldout)) == (6, 6)
     leak = (tmp_path / "train" / "1" / "002.png").read_bytes()
     (tmp_path / "test" / "1" / "leak.png").write_bytes(leak)
-    assert "test/1/leak.png: also train/1/002.png" in refusal(tmp_path)
+    assert "test/1/leak.png: same image as train/1/002.png" in refusal(tmp_path)
     skipped = user_data.read(tmp_path).require("skip")
     assert (len(skipped.images), len(skipped.heldout)) == (6, 6)
 
@@ -71,6 +71,16 @@ def test_a_test_folder_without_classes(tmp_path, labelled, write_images):
         (tmp_path / "test" / f"{number}.png").write_bytes(path.read_bytes())
     expected = "test: expected one folder of images for each class; found 6 images and no folders"
     assert expected in refusal(tmp_path)
+
+
+def test_folders_left_aside_are_said(tmp_path, labelled, write_images):
+    """What lies beside train/ and test/ is named, for it is not read."""
+    images, labels = labelled
+    write_images(tmp_path / "train", images[::2], labels[::2])
+    write_images(tmp_path / "test", images[1::2], labels[1::2])
+    (tmp_path / "val" / "0").mkdir(parents=True)
+    found = user_data.read(tmp_path).findings
+    assert [(f.kind, f.path) for f in found] == [("left_aside", "val")]
 
 
 def test_a_class_called_train_station(tmp_path, labelled, write_images):
@@ -127,7 +137,7 @@ def test_npz_with_keras_keys(tmp_path, labelled, channels):
     np.testing.assert_array_equal(audited.heldout.labels, labels[1::2])
     np.savez(tmp_path / "leak.npz", **parts | {"x_test": images[::2]})
     message = refusal(tmp_path / "leak.npz")
-    assert "x_test[1]: also x_train[1]" in message
+    assert "x_test[1]: same image as x_train[1]" in message
     assert len(user_data.read(tmp_path / "leak.npz").require("skip").heldout) == 0
 
 
@@ -185,7 +195,7 @@ def test_arrays_are_audited_too(tmp_path, labelled):
     images[5] = images[0]
     np.savez(tmp_path / "two.npz", x_train=images, y_train=labels)
     message = refusal(tmp_path / "two.npz")
-    assert "x_train[0]: also x_train[5], class '1'" in message
+    assert "x_train[0]: same image as x_train[5], class '1'" in message
     skipped = user_data.read(tmp_path / "two.npz").require("skip")
     assert np.bincount(skipped.images.labels).tolist() == [3, 3, 4]
     few = user_data.read(tmp_path / "two.npz", per_class=4)

@@ -55,8 +55,8 @@ def cli() -> None:
     """Reproduce and check a small-data MNIST report on JAX, TensorFlow or PyTorch.
 
     Exit codes: 0 done, 1 unexpected, 2 usage, 3 data refused, 4 backend missing or
-    unusable, 5 not reproduced or not
-    in agreement, 6 finished but some runs diverged, 130 Ctrl-C, 143 SIGTERM.
+    unusable, 5 claims not supported (run, report) or runs not the same (compare), 6 finished
+    but some runs diverged or failed, 130 Ctrl-C, 143 SIGTERM.
     """
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from mnist_keras.cli.options import max_files_option
+from mnist_keras.cli.options import NamedPath, max_files_option
 from mnist_keras.cli.progress import reading
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _SHOWN = 10
 
 
 @click.command()
-@click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("path", metavar="DIR", type=NamedPath(path_type=Path))
 @click.option(
     "--format",
     "format",

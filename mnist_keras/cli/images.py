@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mnist_keras.cli.options import idx_option, max_files_option
+from mnist_keras.cli.options import NamedPath, idx_option, max_files_option
 from mnist_keras.cli.progress import reading
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _OPTIONS = (
     click.option(
         "--data",
         "directory",
-        type=click.Path(path_type=Path),
+        type=NamedPath(path_type=Path),
         metavar="DIR",
         help="Your images: class folders with or without heldout/, train/ and test/, what `data` "
         "wrote, IDX files, or an .npz file with Keras's keys.",
@@ -176,10 +176,8 @@ def _from_user(
         drawn, rest = sources.draw(images.canonical(), per_class, seed)
         return Data(drawn, heldout if len(heldout) else rest)
 
-    counts = {per_class} if per_class else set(audited.counts.values())
-    report = len(audited.counts) == 10 and counts == {_PER_CLASS}
     notes = [
-        "" if report else "The report has 10 classes of 50 images: its numbers do not compare.",
+        "The report's numbers compare only if these are 10 classes of 50 images of MNIST.",
         audited.remarks,
     ]
     return SeedImages(

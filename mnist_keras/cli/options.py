@@ -1,8 +1,20 @@
 """The options that several commands share."""
 
 from pathlib import Path
+from typing import Any
 
 import click
+
+
+class NamedPath(click.Path):
+    """A path that is not empty: an unset variable of a shell names no folder."""
+
+    def convert(self, value: Any, *context: Any) -> Any:
+        """Return the path."""
+        if value == "":
+            self.fail("the path is empty", *context)
+        return super().convert(value, *context)
+
 
 backend_option = click.option(
     "--backend",

@@ -193,14 +193,16 @@ def _twins(contents: Contents) -> Iterator[Finding]:
             first = of_side[heldout]
             if other is not None:
                 name = escaped(contents.class_names[contents.labels[other]])
-                where = f"also {escaped(contents.paths[other])}, class '{name}'"
+                where = f"same image as {escaped(contents.paths[other])}, class '{name}'"
                 yield Finding("two_labels", contents.paths[i], where)
             if heldout and False in of_side:
-                where = f"also {escaped(contents.paths[of_side[False]])}"
+                where = f"same image as {escaped(contents.paths[of_side[False]])}"
                 yield Finding("leak", contents.paths[i], where)
             elif i != first and other is None:
                 yield Finding(
-                    "duplicate", contents.paths[i], f"also {escaped(contents.paths[first])}"
+                    "duplicate",
+                    contents.paths[i],
+                    f"same image as {escaped(contents.paths[first])}",
                 )
 
 
@@ -226,7 +228,7 @@ def _near_twins(contents: Contents) -> Iterator[Finding]:
         for (i, j), levels in zip(some.tolist(), apart, strict=True):
             if levels <= _NEAR_LEVELS:
                 other, path = sorted((i, j))
-                said = f"{levels:.1f} levels from {escaped(contents.paths[other])}"
+                said = f"{levels:.1f} levels apart from {escaped(contents.paths[other])}"
                 yield Finding("near_duplicate", contents.paths[path], said)
 
 

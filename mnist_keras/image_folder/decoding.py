@@ -203,7 +203,7 @@ def _pixels(
     """Return the pixels in the channels asked for; what is ambiguous is refused."""
     image.load()
     if math.prod(image.size) > _LARGE_PIXELS:
-        remark("large", f"{image.size[0]}×{image.size[1]} pixels")
+        remark("large", f"large: {image.size[0]}×{image.size[1]} pixels")
     if "exif" in image.info and (turn := _orientation(image)) > 1:
         raise BadImageError("rotated", f"rotated by its EXIF data (orientation {turn})")
     if "icc_profile" in image.info or "gamma" in image.info:

@@ -128,6 +128,9 @@ KINDS = {
     "cmyk": Kind("CMYK image, converted to RGB", Severity.FIXED),
     "opaque_alpha": Kind("opaque alpha channel, left out", Severity.FIXED),
     "grey_in_rgb": Kind("grey image in three channels, read as one", Severity.FIXED),
+    "left_aside": Kind(
+        "folder beside those that are read", Severity.WARNING, "name it, or move it into them"
+    ),
     "hidden": Kind("hidden or system file or folder", Severity.IGNORED),
     "folder_link": Kind("link to a folder, not followed", Severity.IGNORED),
     "image_named_folder": Kind("folder named like an image", Severity.IGNORED),
@@ -212,10 +215,15 @@ def by_kind(findings: Iterable[Finding]) -> list[tuple[str, list[Finding]]]:
     return [(kind, list(group)) for kind, group in groupby(ordered, key=lambda f: f.kind)]
 
 
+# Refusals that say something of several files, not of one that fails.
+_NO_FAILURES = ("empty_class", "no_usable_image", "imbalanced", "two_labels", "leak")
+
+
 def environment_hint(findings: Iterable[Finding], files: int) -> str:
     """Return a sentence if most files fail in one way, for which they are rarely to blame."""
     for kind, group in by_kind(findings):
-        if KINDS[kind].severity == Severity.REFUSED and len(group) > max(2, files / 2) and files:
+        fails = KINDS[kind].severity == Severity.REFUSED and kind not in _NO_FAILURES
+        if fails and len(group) > max(2, files / 2):
             return (
                 f"{len(group)} of {files} files fail in one way ({KINDS[kind].title}): this looks "
                 "like a problem of the machine or of the download, not of the images"

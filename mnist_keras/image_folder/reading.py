@@ -176,7 +176,8 @@ class Reading:
         if (height, width) != tuple(self.form.image_size):
             ratio = width * self.form.image_size[0] / (height * self.form.image_size[1])
             kind = "resized" if 1 / _STRETCHED <= ratio <= _STRETCHED else "stretched"
-            remark(kind, f"{width}×{height} pixels")
+            to_height, to_width = self.form.image_size
+            remark(kind, f"{kind}: {width}×{height} to {to_width}×{to_height} pixels")
         found += own
         return resize(image, self.form.image_size, self.form.interpolation)
 
