@@ -12,7 +12,7 @@ from mnist_keras.image_folder import contents
 from mnist_keras.image_folder.audit import Audit, audit
 from mnist_keras.image_folder.contents import Contents, look
 from mnist_keras.image_folder.decoding import CHANNELS, LEAST_SIDE
-from mnist_keras.image_folder.findings import Finding, Severity, escaped
+from mnist_keras.image_folder.findings import Finding, Severity, escaped, shown_name
 from mnist_keras.image_folder.reading import AS_THE_REPORT, Cache, ImageForm, Progress
 from mnist_keras.image_folder.walk import MAX_FILES, Folder, is_hidden, walk
 from mnist_keras.images import DataError, LabeledImages, joined, label
@@ -59,7 +59,7 @@ def read(
         several = f"more than one folder to train on: {escaped(', '.join(trains))}"
         return _unusable(path, Finding("ambiguous", ".", several))
     (training,) = trains
-    name = escaped(os.path.basename(os.path.abspath(path)))
+    name = shown_name(path)
     leave_out = (HELDOUT,) if heldout and not training else ()
     own = walk(path, training, leave_out=leave_out, max_files=max_files)
     if training:
@@ -157,7 +157,7 @@ def _audit_arrays(
     class_names = tuple(str(number) for number in range(count))
     sides = [
         label(
-            escaped(os.path.basename(os.path.abspath(path))),
+            shown_name(path),
             images,
             labels,
             class_names,
@@ -227,5 +227,5 @@ def _without(images: LabeledImages, refused: set[str]) -> LabeledImages:
 
 
 def _unusable(path: Path, finding: Finding) -> Audit:
-    nothing = label(escaped(path.name), np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0), ())
+    nothing = label(shown_name(path), np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0), ())
     return Audit(path, nothing, nothing, (finding,), 0)

@@ -56,7 +56,7 @@ def check(
     .npz file. Nothing is written to it. Exit code 0 if `run` would take it, 3 if it is refused.
     """
     from mnist_keras import user_data
-    from mnist_keras.image_folder.findings import Severity, as_document
+    from mnist_keras.image_folder.findings import as_document
     from mnist_keras.image_folder.reading import ImageForm
 
     with reading() as progress:
@@ -67,8 +67,7 @@ def check(
             max_files=max_files,
             progress=progress,
         )
-    grave = (Severity.FATAL, Severity.REFUSED)
-    refused = [finding for finding in audited.findings if finding.severity in grave]
+    refused = [finding for finding in audited.findings if finding.severity.refuses]
     if format == "json":
         document = {
             "path": str(path),
@@ -91,7 +90,6 @@ def _lines(path: Path, audited: "Audit", refused: "list[Finding]") -> "Iterator[
     """Yield the report: what is there, then what was found, gravest first."""
     from mnist_keras.image_folder.findings import (
         KINDS,
-        Severity,
         by_kind,
         environment_hint,
         escaped,
@@ -112,8 +110,7 @@ def _lines(path: Path, audited: "Audit", refused: "list[Finding]") -> "Iterator[
         about = KINDS[kind]
         advice = f": {about.advice}" if about.advice else ""
         yield f"\n{about.severity}, {len(group):,} × {about.title}{advice}"
-        all_shown = about.severity in (Severity.FATAL, Severity.REFUSED)
-        shown = group if all_shown else group[:_SHOWN]
+        shown = group if about.severity.refuses else group[:_SHOWN]
         for finding in shown:
             yield f"  {finding}"
         if len(group) > len(shown):

@@ -15,6 +15,7 @@ from mnist_keras.image_folder.findings import (
     Severity,
     escaped,
     require,
+    shown_name,
 )
 from mnist_keras.image_folder.reading import AS_THE_REPORT, Cache, ImageForm, Progress, Reading
 from mnist_keras.image_folder.walk import FLAT, USELESS, Folder
@@ -150,7 +151,7 @@ def audit(
         """Return the usable images of one side; classes without any to train on are left out."""
         chosen = np.flatnonzero(chosen & usable & np.isin(labels, present))
         return LabeledImages(
-            name=name or escaped(os.path.basename(os.path.abspath(root))),
+            name=name or shown_name(root),
             images=reading.images(chosen),
             labels=np.searchsorted(present, labels[chosen]),
             class_names=tuple(escaped(training.class_names[label]) for label in present),

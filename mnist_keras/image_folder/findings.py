@@ -1,5 +1,6 @@
 """What an audit finds: each kind of finding with how grave it is and what to do about it."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +20,11 @@ class Severity(StrEnum):
     FIXED = "fixed"  # converted in memory, its meaning kept
     IGNORED = "ignored"  # no part of the data
     NOTE = "note"  # worth knowing
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the data is not used as it is."""
+        return self in (Severity.FATAL, Severity.REFUSED)
 
 
 @dataclass(frozen=True)
@@ -202,8 +208,12 @@ def require(
     Raises:
         ImageFolderError: With all findings of that gravity.
     """
-    grave = (Severity.FATAL,) if on_bad == "skip" else (Severity.FATAL, Severity.REFUSED)
-    if refused := [finding for finding in findings if finding.severity in grave]:
+    refused = [
+        finding
+        for finding in findings
+        if finding.severity.refuses and (on_bad == "refuse" or finding.severity == Severity.FATAL)
+    ]
+    if refused:
         raise ImageFolderError(directory, refused, environment_hint(refused, files))
 
 
@@ -244,6 +254,11 @@ def as_document(findings: Iterable[Finding]) -> list[dict[str, Any]]:
         }
         for kind, group in by_kind(findings)
     ]
+
+
+def shown_name(path: Path) -> str:
+    """Return the name of a file or folder, as tables show it."""
+    return escaped(os.path.basename(os.path.abspath(path)))
 
 
 def escaped(name: str) -> str:

@@ -80,10 +80,10 @@ def walk(
     walker = _Walker(directory, base, max_files)
     found = walker.classes(leave_out, asked=class_names is not None)
     chosen = found if class_names is None else tuple(class_names)
-    for name in chosen:
-        if name not in found and (walker.usable or walker.lacks_classes):
-            walker.find("no_classes", walker.within(name), "no such class folder")
-            walker.lacks_classes = True
+    if walker.usable:
+        for name in chosen:
+            if name not in found:
+                walker.find("no_classes", walker.within(name), "no such class folder")
     for label, name in enumerate(chosen):
         if walker.usable:
             walker.walk_class(name, label)
@@ -117,7 +117,6 @@ class _Walker:
         self.findings: list[Finding] = []
         self.seen = 0
         self.usable = True  # until something is found that makes going on useless
-        self.lacks_classes = False
 
     def within(self, name: str) -> str:
         """Return the path of what lies in the base."""
@@ -206,13 +205,12 @@ class _Walker:
 
     def walk_class(self, name: str, label: int) -> None:
         """Take the image files of a class, and note if there are none."""
-        before, refused = len(self.files), len(self.findings)
+        before, before_findings = len(self.files), len(self.findings)
         self._walk(self.within(name), label)
         self.files[before:] = sorted(self.files[before:], key=lambda file: os.path.split(file.path))
-        if len(self.files) == before and self.usable:
-            unusable = any(f.severity in ("refused", "fatal") for f in self.findings[refused:])
-            if not unusable:
-                self.find("empty_class", self.within(name), f"no images ({', '.join(EXTENSIONS)})")
+        refused = any(finding.severity.refuses for finding in self.findings[before_findings:])
+        if len(self.files) == before and not refused:
+            self.find("empty_class", self.within(name), f"no images ({', '.join(EXTENSIONS)})")
 
     def _walk(self, folder: str, label: int) -> None:
         folders = [folder]  # no recursion: folders may be nested deeper than Python's stack
