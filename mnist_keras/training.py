@@ -17,12 +17,11 @@ from mnist_keras.images import Images, LabeledImages, joined
 from mnist_keras.losses import FocalLoss, focal_loss
 from mnist_keras.optimizers import Adam, RAdam
 from mnist_keras.portable import Dropout
+from mnist_keras.prediction import predict
 from mnist_keras.records import Mistakes, Record, Score
 from mnist_keras.runs import Run, Settings
 from mnist_keras.splits import sides, split_indices
 
-# Images classified at once, at most: enough that reading the CNN's 88 MB of weights costs little.
-_SCORING_BATCH = 500
 # Misclassified images kept with a run: at most this many, and so many bytes.
 _MISTAKES, _MISTAKE_BYTES = 12, 65_536
 
@@ -70,7 +69,7 @@ def compiled_model(
         "focal": lambda: FocalLoss(settings.gamma, settings.alpha, from_logits=True),
     }[settings.loss]
     optimizer = {"adam": Adam, "radam": RAdam, "sgd": keras.optimizers.SGD}[settings.optimizer]
-    model = _model(settings, input_shape, num_classes, seed=0)
+    model = build_model(settings, input_shape, num_classes, seed=0)
     model.compile(
         optimizer(settings.learning_rate),
         loss(),
@@ -84,9 +83,10 @@ def compiled_model(
     return model
 
 
-def _model(
+def build_model(
     settings: Settings, input_shape: tuple[int, ...], num_classes: int, seed: int
 ) -> keras.Model:
+    """Return the model of an arm with a seed's initial weights, not compiled."""
     build = {"basic_net": models.basic_net, "cnn": models.cnn}[settings.model]
     return build(input_shape, num_classes, settings.activation, seed)
 
@@ -131,7 +131,7 @@ def train(
         )
         if watch.diverged:
             break
-        classes = predict_classes(model, scored)
+        classes = predict(model, scored).argmax(axis=-1)
         scores[end] = Score(test=classes[: len(test)], heldout=classes[len(test) :])
     return Record(
         run=run,
@@ -154,32 +154,9 @@ def train(
     )
 
 
-def predict_classes(model: keras.Model, images: Images) -> np.ndarray:
-    """Return the most likely class of each image.
-
-    Args:
-        model: Model of logits.
-        images: Shape `(n, height, width, channels)`, with values in 0…255.
-
-    Returns:
-        `int64` array of shape `(n,)`.
-    """
-    if not len(images):
-        return np.empty(0, np.int64)
-    # Calls of one shape: a compiled backend compiles once. The last call repeats an image or two.
-    calls = -(-len(images) // _SCORING_BATCH)
-    size = -(-len(images) // calls)
-    classes = []
-    for start in range(0, len(images), size):
-        chosen = np.minimum(np.arange(start, start + size), len(images) - 1)
-        x = images[chosen].astype("float32") / 255
-        classes.append(model.predict_on_batch(x).argmax(axis=-1))
-    return np.concatenate(classes)[: len(images)]
-
-
 def _restart(model: keras.Model, run: Run) -> None:
     """Set the model back to the first step of the run: its weights, its dropout, its optimizer."""
-    new = _model(run.settings, model.input_shape[1:], model.output_shape[-1], run.seed)
+    new = build_model(run.settings, model.input_shape[1:], model.output_shape[-1], run.seed)
     for old, fresh in zip(model.variables, new.variables, strict=True):
         old.assign(fresh)
     # A model is a ring of references: left to itself, its 88 MB would outlive this function.

@@ -9,7 +9,7 @@ from keras import ops
 
 from mnist_keras import basic_net, sources, training
 from mnist_keras.runs import Run, Settings
-from mnist_keras.training import Data, compiled_model, predict_classes, train
+from mnist_keras.training import Data, compiled_model, train
 
 SHAPE = (28, 28, 3)
 
@@ -150,18 +150,6 @@ def test_divergence_ends_the_run(digits):
     assert record.diverged == len(record.loss) <= 5
     assert not math.isfinite(record.loss[-1])
     assert all(epoch < record.diverged for epoch in record.scores)
-
-
-@pytest.mark.parametrize("count", [0, 1, 499, 500, 501, 1007])
-def test_predict_classes_of_any_count(count):
-    """Padding to whole batches adds and loses no image."""
-    run = run_of()
-    model = model_of(run)
-    images = np.random.default_rng(0).integers(0, 256, (count, *SHAPE), dtype=np.uint8)
-    expected = np.empty(0)
-    if count:
-        expected = ops.convert_to_numpy(model(images.astype("float32") / 255)).argmax(-1)
-    np.testing.assert_array_equal(predict_classes(model, images), expected)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "radam", "sgd"])

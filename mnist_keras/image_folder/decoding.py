@@ -30,7 +30,6 @@ UNSUPPORTED_EXTENSIONS = (
     *(".psd", ".svg", ".tga", ".tif", ".tiff", ".webp"),
 )
 _UNSUPPORTED_FORMATS = ("AVIF", "ICO", "JPEG2000", "PPM", "PSD", "TGA", "TIFF", "WEBP")
-CHANNELS = {"grayscale": 1, "rgb": 3, "rgba": 4}
 _MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
 
 _MAX_BYTES = 2**28
@@ -43,6 +42,7 @@ GREY_LEVELS = 16
 _EXIF_ORIENTATION = 0x0112
 
 ColorMode = Literal["grayscale", "rgb", "rgba"]
+CHANNELS: dict[ColorMode, int] = {"grayscale": 1, "rgb": 3, "rgba": 4}
 # Called with the kind of a finding and, where there is more to say, a reason.
 Remark = Callable[..., None]
 
