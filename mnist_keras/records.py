@@ -4,7 +4,8 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -123,11 +124,21 @@ def read_record(path: Path) -> Record:
 
 def write(path: Path, content: bytes) -> None:
     """Write a file that is either whole or not there, whenever the machine stops."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    with whole(path) as unfinished:
+        unfinished.write_bytes(content)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield the name of a file to write; it takes the place of `path` when it is whole.
+
+    Raises:
+        RecordError: If it cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished{path.suffix}")
     try:
-        with open(unfinished, "wb") as file:
-            file.write(content)
-            file.flush()
+        yield unfinished
+        with open(unfinished, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     except OSError as error:

@@ -94,7 +94,7 @@ class ResultsFolder:
     def _sweep(self) -> None:
         """Remove the unfinished files of a run that was stopped while it wrote."""
         for folder in (self.path, self._records):
-            for leftover in folder.glob(".*.unfinished"):
+            for leftover in folder.glob(".*.unfinished*"):
                 leftover.unlink(missing_ok=True)
 
     def write_plan(self, plan: Plan) -> None:

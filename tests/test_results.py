@@ -202,7 +202,10 @@ def test_a_stale_lock_is_no_lock(run, tmp_path):
     out = tmp_path / "out"
     (out / "records").mkdir(parents=True)
     (out / ".lock").write_text("12345")
-    leftovers = [out / ".tables.md.12345.unfinished", out / "records" / ".a.json.1.unfinished"]
+    leftovers = [
+        out / ".tables.md.12345.unfinished.md",
+        out / "records" / ".a.json.1.unfinished.json",
+    ]
     for leftover in leftovers:
         leftover.write_text("half")
     result = run(out)
@@ -326,7 +329,7 @@ def test_twenty_kills_at_random_moments(short, tmp_path):
         with start(out) as process:
             assert process.wait() == 0, process.stderr.read()
         assert contents(out) == contents(tmp_path / "whole")
-        assert not list(out.rglob("*.unfinished"))
+        assert not list(out.rglob("*.unfinished*"))
 
     with ThreadPoolExecutor(2) as pool:
         assert len(list(pool.map(kill_five_times, range(4)))) == 4

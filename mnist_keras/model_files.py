@@ -1,0 +1,278 @@
+"""A trained model in one file: a `.keras` archive that also holds the model's card.
+
+The file is written whole or not at all. It is read without running anything that it holds: the
+network is built from the card's settings, and only numbers are taken from the archive.
+"""
+
+import base64
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import keras
+import numpy as np
+
+from mnist_keras.contract import Contract, Ground
+from mnist_keras.image_folder.decoding import CHANNELS
+from mnist_keras.image_folder.findings import escaped
+from mnist_keras.image_folder.reading import ImageForm
+from mnist_keras.image_folder.resizing import Interpolation
+from mnist_keras.images import DIGEST
+from mnist_keras.records import Record, whole
+from mnist_keras.runs import ExperimentError, Settings, check_word
+from mnist_keras.statistics import wilson_interval
+from mnist_keras.training import build_model
+
+CARD = "mnist_keras.json"
+# What Keras writes for a functional model without assets.
+_MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
+_FORMAT = 1
+# Declared sizes beyond which a file is refused before anything is built.
+_MOST_SIDE, _MOST_CLASSES = 128, 1000
+_MOST_CARD_BYTES, _MOST_BYTES = 2**28, 2**32
+# What a file of another kind begins with, or is called, and why it is not loaded.
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_REFUSED_SUFFIXES = {
+    ".h5": "whole models in HDF5 are not loaded: Keras does not check what code they run",
+    ".hdf5": "whole models in HDF5 are not loaded: Keras does not check what code they run",
+    **dict.fromkeys(
+        (".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npy"),
+        "pickles are not loaded: they may run any code",
+    ),
+}
+
+
+class ModelFileError(ValueError):
+    """A file that is not a model written by this package, or is damaged. The message names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What is to be known of a trained model besides its weights.
+
+    Attributes:
+        class_names: One name a logit.
+        contract: The images it takes.
+        settings: How it was trained.
+        seed: Of that training.
+        data_name: What it was trained on, as tables show it.
+        data_fingerprint: Hash of those images and labels, held-out ones among them.
+        trained_on: Content hashes of the images whose labels it has seen.
+        metrics: `"training_loss"` and `"training_accuracy"` of the last epoch; for `"test"` and,
+            where there are any, `"heldout"` images their `"accuracy"`, its 95 % `"interval"`
+            (Wilson's) and `"n"`.
+        versions: Versions it was trained with; `"backend"` names the backend.
+    """
+
+    class_names: tuple[str, ...]
+    contract: Contract
+    settings: Settings
+    seed: int
+    data_name: str
+    data_fingerprint: str
+    trained_on: np.ndarray
+    metrics: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model of logits and its card."""
+
+    model: keras.Model
+    card: Card
+
+    def untrained(self) -> keras.Model:
+        """Return the same network with the weights it had before training."""
+        card = self.card
+        classes = len(card.class_names)
+        return build_model(card.settings, card.contract.form.shape, classes, card.seed)
+
+
+def metrics(record: Record) -> dict[str, Any]:
+    """Return the numbers of a card from the record of a finished training."""
+    epochs = record.run.settings.epochs
+    found: dict[str, Any] = {
+        "training_loss": record.loss[epochs - 1],
+        "training_accuracy": record.accuracy[epochs - 1],
+    }
+    score = record.scores[epochs]
+    for name, given, labels in (
+        ("test", score.test, record.test_labels),
+        ("heldout", score.heldout, record.heldout_labels),
+    ):
+        if n := len(labels):
+            right = int((given == labels).sum())
+            interval = list(wilson_interval(right, n))
+            found[name] = {"accuracy": right / n, "interval": interval, "n": n}
+    return found
+
+
+def check_size(input_shape: tuple[int, ...], num_classes: int) -> None:
+    """Refuse sizes that a file may not declare.
+
+    Raises:
+        ModelFileError: If the model takes larger images or has more classes.
+    """
+    if max(input_shape[:2]) > _MOST_SIDE or num_classes > _MOST_CLASSES:
+        height, width = input_shape[:2]
+        raise ModelFileError(
+            f"a model of {height}×{width} pixels and {num_classes} classes; files hold up to "
+            f"{_MOST_SIDE} pixels a side and {_MOST_CLASSES} classes"
+        )
+
+
+def save_model(path: Path, trained: TrainedModel) -> None:
+    """Write a model and its card into one `.keras` file, whole or not at all.
+
+    `keras.saving.load_model` reads it, too, where `mnist_keras` is imported.
+
+    Args:
+        path: Ends in `.keras`.
+        trained: Model and card. Of the model, the weights are written and no optimizer.
+
+    Raises:
+        RecordError: If the file cannot be written.
+    """
+    bare = trained.untrained()
+    for variable, value in zip(bare.variables, trained.model.variables, strict=True):
+        variable.assign(value)
+    with whole(path) as unfinished:
+        bare.save(unfinished)
+        with zipfile.ZipFile(unfinished, "a", zipfile.ZIP_STORED) as archive:
+            checksums = {name: _checksum(archive, name) for name in _MEMBERS}
+            archive.writestr(CARD, json.dumps(_to_json(trained.card, checksums), indent=1))
+
+
+def load_model(path: Path) -> TrainedModel:
+    """Return the model of a file that `save_model` wrote, on whatever backend runs.
+
+    Raises:
+        ModelFileError: If the file is missing, of another kind, damaged, or declares sizes that
+            it does not hold.
+    """
+    name = escaped(str(path))
+    try:
+        card = _read(path)
+        shape, classes = card.contract.form.shape, len(card.class_names)
+        check_size(shape, classes)
+        model = build_model(card.settings, shape, classes, card.seed)
+        model.load_weights(path)
+    except ModelFileError as error:
+        raise ModelFileError(f"{name}: {error}") from error
+    except OSError as error:
+        said = error.strerror or str(error).splitlines()[0]
+        raise ModelFileError(f"{name}: cannot be read: {said}") from error
+    except Exception as error:  # h5py and Keras raise almost anything on damaged weights
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelFileError(f"{name}: its weights do not fit its card: {said}") from error
+    return TrainedModel(model, card)
+
+
+def _read(path: Path) -> Card:
+    """Return the card of a file, once all that it says of the archive has been checked."""
+    if reason := _REFUSED_SUFFIXES.get(path.suffix.lower()):
+        raise ModelFileError(reason)
+    with open(path, "rb") as file:
+        if file.read(len(_HDF5)) == _HDF5:
+            raise ModelFileError(_REFUSED_SUFFIXES[".h5"])
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_members(archive)
+            document = json.loads(archive.read(CARD))
+            card, checksums = _from_json(document)
+            for member in _MEMBERS:
+                if checksums[member] != _checksum(archive, member):
+                    raise ModelFileError(f"damaged or changed: {member} is not what was written")
+            return card
+    except zipfile.BadZipFile as error:
+        raise ModelFileError(f"not a whole .keras file: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(f"its card cannot be read: {error!r}") from error
+
+
+def _check_members(archive: zipfile.ZipFile) -> None:
+    """Refuse an archive that holds anything but what is written, or that grows when it is read."""
+    members = archive.infolist()
+    names = [member.filename for member in members]
+    if CARD not in names:
+        raise ModelFileError("not a model that `mnist-keras train` wrote: it has no card")
+    if sorted(names) != sorted((*_MEMBERS, CARD)):
+        odd = sorted(set(names) - {*_MEMBERS, CARD}) or "one of its parts twice, or not at all"
+        raise ModelFileError(f"not what `mnist-keras train` writes: it holds {odd}")
+    for member in members:
+        most = _MOST_BYTES if member.filename.endswith(".h5") else _MOST_CARD_BYTES
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size > most:
+            raise ModelFileError(f"{member.filename} is compressed or too large")
+
+
+def _checksum(archive: zipfile.ZipFile, member: str) -> str:
+    state = hashlib.sha256()
+    with archive.open(member) as file:
+        while block := file.read(2**20):
+            state.update(block)
+    return state.hexdigest()
+
+
+def _to_json(card: Card, checksums: Mapping[str, str]) -> dict[str, Any]:
+    form = card.contract.form
+    return {
+        "format": _FORMAT,
+        "class_names": list(card.class_names),
+        "input": {
+            "color_mode": form.color_mode,
+            "image_size": list(form.image_size),
+            "interpolation": form.interpolation,
+            "scale": "levels / 255",
+            "ground": card.contract.ground,
+            "resized": card.contract.resized,
+        },
+        "output": "logits",
+        "settings": asdict(card.settings),
+        "seed": card.seed,
+        "data": {"name": card.data_name, "fingerprint": card.data_fingerprint},
+        "metrics": dict(card.metrics),
+        "versions": dict(card.versions),
+        "sha256": dict(checksums),
+        "trained_on": base64.b64encode(b"".join(card.trained_on.tolist())).decode("ascii"),
+    }
+
+
+def _from_json(document: Mapping[str, Any]) -> tuple[Card, Mapping[str, str]]:
+    if document["format"] != _FORMAT:
+        raise ModelFileError("written by another version of mnist-keras")
+    takes, data = document["input"], document["data"]
+    height, width = takes["image_size"]
+    names = document["class_names"]
+    if not all(type(side) is int and side > 0 for side in (height, width)):
+        raise ValueError(f"image_size {takes['image_size']!r}")
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("class_names")
+    if type(document["seed"]) is not int or document["seed"] < 0:
+        raise ValueError(f"seed {document['seed']!r}")
+    try:
+        check_word("color_mode", takes["color_mode"], CHANNELS)
+        check_word("interpolation", takes["interpolation"], get_args(Interpolation))
+        check_word("ground", takes["ground"], get_args(Ground))
+        settings = Settings(**document["settings"])
+    except ExperimentError as error:
+        raise ValueError(str(error)) from error
+    form = ImageForm(takes["color_mode"], (height, width), takes["interpolation"])
+    digests = np.frombuffer(base64.b64decode(document["trained_on"], validate=True), DIGEST)
+    return Card(
+        class_names=tuple(names),
+        contract=Contract(form, takes["ground"], bool(takes["resized"])),
+        settings=settings,
+        seed=document["seed"],
+        data_name=str(data["name"]),
+        data_fingerprint=str(data["fingerprint"]),
+        trained_on=digests,
+        metrics=dict(document["metrics"]),
+        versions={str(k): str(v) for k, v in document["versions"].items()},
+    ), document["sha256"]

@@ -1,0 +1,267 @@
+"""A trained model in one file: it comes back whole, or is refused with one line that says why."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from mnist_keras import backends, model_files
+from mnist_keras.model_files import ModelFileError, load_model, save_model
+from mnist_keras.prediction import predict
+from mnist_keras.records import RecordError
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (20, 28, 28, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("model", ["basic_net", "cnn"])
+def test_a_saved_model_comes_back(model, model_file, trained, images):
+    """Outputs are the same bits, and every entry of the card is the same."""
+    loaded, original = load_model(model_file(model)), trained(model)
+    np.testing.assert_array_equal(predict(loaded.model, images), predict(original.model, images))
+    np.testing.assert_array_equal(loaded.card.trained_on, original.card.trained_on)
+    empty = np.empty(0, "S32")
+    cards = [replace(one.card, trained_on=empty) for one in (loaded, original)]
+    assert str(cards[0]) == str(cards[1])
+    assert len(loaded.card.trained_on) == 400
+    assert loaded.card.metrics["heldout"]["n"] == 1297
+    low, high = loaded.card.metrics["heldout"]["interval"]
+    assert low < loaded.card.metrics["heldout"]["accuracy"] < high
+
+
+def test_keras_reads_it_too(model_file, trained, images):
+    """The file is a plain `.keras` file for who knows only Keras."""
+    model = keras.saving.load_model(model_file("cnn"))
+    np.testing.assert_allclose(
+        predict(model, images), predict(trained("cnn").model, images), atol=1e-5
+    )
+
+
+def test_untrained(trained, images):
+    """The network before training has its run's initial weights, not those of training."""
+    before = trained("basic_net").untrained()
+    again = trained("basic_net").untrained()
+    np.testing.assert_array_equal(predict(before, images), predict(again, images))
+    assert np.abs(predict(before, images) - predict(trained("basic_net").model, images)).max() > 0.5
+
+
+@pytest.fixture
+def tampered(model_file, tmp_path):
+    """The function that returns a copy whose members are changed by functions of their bytes."""
+
+    def tamper(compression=zipfile.ZIP_STORED, **changes):
+        names = {"card": model_files.CARD, "config": "config.json", "weights": "model.weights.h5"}
+        edits = {names.get(name, name): edit for name, edit in changes.items()}
+        path = tmp_path / "tampered.keras"
+        with (
+            zipfile.ZipFile(model_file("basic_net")) as source,
+            zipfile.ZipFile(path, "w", compression) as target,
+        ):
+            for name in [*source.namelist(), *set(edits) - set(source.namelist())]:
+                content = source.read(name) if name in source.namelist() else b""
+                content = edits[name](content) if name in edits else content
+                if content is not None:
+                    target.writestr(name, content)
+        return path
+
+    return tamper
+
+
+def card_with(**entries):
+    """Return the edit of a card that sets entries, given as paths with `__` between keys."""
+
+    def edit(content):
+        document = json.loads(content)
+        for path, value in entries.items():
+            inner = document
+            *keys, last = path.split("__")
+            for key in keys:
+                inner = inner[key]
+            inner[last] = value
+        return json.dumps(document)
+
+    return edit
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"format": 99}, "written by another version"),
+        ({"class_names": []}, "its card cannot be read: ValueError"),
+        ({"class_names": ["a"] * 1001}, "files hold up to 128 pixels a side and 1000 classes"),
+        ({"class_names": ["a", "b"]}, "its weights do not fit its card"),
+        ({"input__image_size": [10**9, 10**9]}, "files hold up to 128 pixels a side"),
+        ({"input__image_size": [28, -1]}, "image_size [28, -1]"),
+        ({"input__image_size": [56, 56]}, "its weights do not fit its card"),
+        ({"input__color_mode": "cmyk"}, "unknown color_mode 'cmyk'"),
+        ({"input__ground": "red"}, "unknown ground 'red'"),
+        ({"settings__model": "os.system"}, "unknown model 'os.system'"),
+        ({"settings__model": "cnn"}, "its weights do not fit its card"),
+        ({"settings": 3}, "its card cannot be read"),
+        ({"seed": -1}, "seed -1"),
+        ({"trained_on": "???"}, "its card cannot be read"),
+        ({"sha256": {}}, "its card cannot be read: KeyError"),
+        ({"metrics": None}, "its card cannot be read"),
+    ],
+)
+def test_a_changed_card_is_refused(entries, said, tampered):
+    """Whatever the card claims, it is one line, and nothing large is built."""
+    path = tampered(card=card_with(**entries))
+    with pytest.raises(ModelFileError) as caught:
+        load_model(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"config": lambda c: c.replace(b"28", b"29")}, "config.json is not what was written"),
+        ({"weights": lambda c: c[:-1] + b"x"}, "model.weights.h5 is not what was written"),
+        ({"card": lambda c: None}, "it has no card"),
+        ({"card": lambda c: b"[" * 100_000}, "its card cannot be read"),
+        ({"card": lambda c: b"null"}, "its card cannot be read"),
+        ({"weights": lambda c: None}, "one of its parts twice, or not at all"),
+        ({"assets/vocabulary.txt": lambda c: b"x"}, "it holds ['assets/vocabulary.txt']"),
+        ({"compression": zipfile.ZIP_DEFLATED}, "is compressed or too large"),
+    ],
+)
+def test_a_changed_archive_is_refused(changes, said, tampered):
+    """A member that is changed, missing, new or compressed is one line."""
+    path = tampered(**changes)
+    with pytest.raises(ModelFileError) as caught:
+        load_model(path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def forged(tampered):
+    """The function that returns a copy with other content, for which its card vouches."""
+
+    def forge(member, name, content):
+        with zipfile.ZipFile(tampered()) as archive:
+            sums = json.loads(archive.read(model_files.CARD))["sha256"]
+        sums[member] = hashlib.sha256(content).hexdigest()
+        return tampered(card=card_with(sha256=sums), **{name: lambda _: content})
+
+    return forge
+
+
+@pytest.mark.any_backend
+def test_forged_weights_are_refused(forged, tmp_path):
+    """Weights that a forged card vouches for are read as numbers of the right shapes, or not."""
+    with h5py.File(tmp_path / "forged.h5", "w") as file:
+        file["layers"] = h5py.ExternalLink("/etc/passwd", "/")
+    content = (tmp_path / "forged.h5").read_bytes()
+    with pytest.raises(ModelFileError, match="its weights do not fit its card"):
+        load_model(forged("model.weights.h5", "weights", content))
+
+
+@pytest.mark.any_backend
+def test_a_forged_config_runs_nothing(forged):
+    """The archive's own description of the network is not what is built."""
+    content = b'{"module": "builtins", "class_name": "exec", "config": {}}'
+    assert load_model(forged("config.json", "config", content)).model.name == "basic_net"
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("model.h5", b"", "whole models in HDF5 are not loaded"),
+        ("model.keras", b"\x89HDF\r\n\x1a\n", "whole models in HDF5 are not loaded"),
+        ("model.pkl", b"", "pickles are not loaded"),
+        ("model.pt", b"", "pickles are not loaded"),
+        ("model.keras", b"", "not a whole .keras file"),
+        ("model.keras", b"PK\x03\x04 no more", "not a whole .keras file"),
+        ("model.keras", None, "cannot be read: No such file"),
+    ],
+)
+def test_other_files_are_refused(name, content, said, tmp_path):
+    """What is no `.keras` file of ours is refused with the reason."""
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=said):
+        load_model(path)
+
+
+@pytest.mark.any_backend
+def test_a_folder_is_no_model(tmp_path):
+    """A folder is refused as any file that cannot be read."""
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        load_model(tmp_path)
+
+
+@pytest.mark.any_backend
+def test_a_truncated_file_is_refused(model_file, tmp_path):
+    """Half a file is no model."""
+    content = model_file("basic_net").read_bytes()
+    path = tmp_path / "half.keras"
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ModelFileError, match=r"not a whole \.keras file"):
+        load_model(path)
+
+
+@pytest.mark.any_backend
+def test_a_foreign_keras_file_is_refused(tmp_path):
+    """A model that Keras wrote, but we did not, has no card."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.save(tmp_path / "foreign.keras")
+    with pytest.raises(ModelFileError, match="it has no card"):
+        load_model(tmp_path / "foreign.keras")
+
+
+@pytest.mark.any_backend
+def test_a_failed_write_leaves_the_old_file(trained, tmp_path, monkeypatch):
+    """The file that was there is whole until the new one is."""
+    path = tmp_path / "model.keras"
+    save_model(path, trained("basic_net"))
+    before = path.read_bytes()
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(RecordError, match="No space left"):
+        save_model(path, trained("basic_net"))
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model.keras"]
+
+
+LOAD = """
+import sys
+from mnist_keras import backends
+backends.use(backends.choose())
+import numpy as np
+from pathlib import Path
+from mnist_keras.model_files import load_model
+from mnist_keras.prediction import predict
+images = np.random.default_rng(0).integers(0, 256, (20, 28, 28, 3), dtype=np.uint8)
+np.save(sys.argv[2], predict(load_model(Path(sys.argv[1])).model, images))
+"""
+
+
+@pytest.mark.several_backends
+@pytest.mark.skipif(len(backends.installed()) < 2, reason="needs two backends")
+def test_every_backend_reads_it(model_file, trained, images, tmp_path, monkeypatch):
+    """In a fresh process on another backend, the file gives the same logits."""
+    expected = predict(trained("cnn").model, images)
+    for backend in backends.installed():
+        monkeypatch.setenv("KERAS_BACKEND", backend)
+        out = tmp_path / f"{backend}.npy"
+        subprocess.run([sys.executable, "-c", LOAD, model_file("cnn"), out], check=True)
+        np.testing.assert_allclose(np.load(out), expected, atol=1e-5)
