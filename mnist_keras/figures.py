@@ -143,26 +143,33 @@ def confusion_figure(results: Results) -> Figure:
     FigureCanvasAgg(figure)
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes, (title, row) in zip(panels, shown, strict=False):
-        shares = [[100 * count / max(1, sum(line)) for count in line] for line in row.confusion]
-        axes.imshow(shares, cmap="Greys", vmin=0, vmax=100)
-        classes = range(len(shares))
-        if len(shares) <= 12:
-            for y in classes:
-                for x in classes:
-                    if shares[y][x] >= 0.5:
-                        colour = "white" if shares[y][x] > 50 else "black"
-                        axes.text(x, y, f"{shares[y][x]:.0f}", color=colour, ha="center",
-                                  va="center", fontsize=7)  # fmt: skip
-            names = [n if len(n) <= 16 else f"{n[:15]}…" for n in results.class_names]
-            upright = max(map(len, names)) > 2
-            axes.set_xticks(classes, names, fontsize=8, rotation=90 if upright else 0)
-            axes.set_yticks(classes, names, fontsize=8)
-        axes.set(xlabel="given", ylabel="true")
+        draw_confusion(axes, row.confusion, results.class_names)
         axes.set_title(f"{title}: {row.arm.name}", fontsize=8)
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
     figure.suptitle(_caption(results, "Confusion, % of each true class, all seeds"), fontsize=10)
     return figure
+
+
+def draw_confusion(
+    axes: Axes, confusion: Sequence[Sequence[int]], class_names: Sequence[str]
+) -> None:
+    """Draw how often images of each class (line) were given each class (column), in percent."""
+    shares = [[100 * count / max(1, sum(line)) for count in line] for line in confusion]
+    axes.imshow(shares, cmap="Greys", vmin=0, vmax=100)
+    classes = range(len(shares))
+    if len(shares) <= 12:
+        for y in classes:
+            for x in classes:
+                if shares[y][x] >= 0.5:
+                    colour = "white" if shares[y][x] > 50 else "black"
+                    axes.text(x, y, f"{shares[y][x]:.0f}", color=colour, ha="center",
+                              va="center", fontsize=7)  # fmt: skip
+        names = [n if len(n) <= 16 else f"{n[:15]}…" for n in class_names]
+        upright = max(map(len, names)) > 2
+        axes.set_xticks(classes, names, fontsize=8, rotation=90 if upright else 0)
+        axes.set_yticks(classes, names, fontsize=8)
+    axes.set(xlabel="given", ylabel="true")
 
 
 def _panels(results: Results, title: str, draw: Callable[[Axes, Sequence[Row]], None]) -> Figure:
