@@ -23,7 +23,9 @@ _PUBLIC = {
     "class_balanced_alpha": "losses",
     "cnn": "models",
     "focal_loss": "losses",
+    "grad_cam": "explanations",
     "image_dataset_from_directory": "datasets",
+    "occlusion": "explanations",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

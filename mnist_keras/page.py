@@ -2,12 +2,13 @@
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from mnist_keras.albums import Album
 from mnist_keras.figures import encode
 from mnist_keras.image_folder.findings import escaped
 from mnist_keras.rows import Results, Table
@@ -39,15 +40,17 @@ img { max-width: 100%; height: auto; }
 _RUNS_WITH_MISTAKES = 6
 
 
-def html(results: Results, figures: Mapping[str, Figure]) -> str:
-    """Return the page: verdicts, tables, figures, mistakes, environment and data.
+def html(results: Results, figures: Mapping[str, Figure], album: Album | None = None) -> str:
+    """Return the page: verdicts, tables, figures, mistakes, a model, environment and data.
 
     Args:
         results: What to show.
         figures: The figures, by name.
+        album: Pictures of how a model decides, if there are any.
     """
+    heading = f"mnist-keras: {results.data} on {results.versions['backend']}"
     parts = [
-        f"<h1>{escape(_heading(results))}</h1>",
+        f"<h1>{escape(heading)}</h1>",
         f"<p>{escape(sentence(results))}</p>",
     ]
     if results.missing:
@@ -61,18 +64,25 @@ def html(results: Results, figures: Mapping[str, Figure]) -> str:
     parts += [_picture(name, figure) for name, figure in figures.items()]
     parts += _samples(results)
     parts += _mistakes(results)
+    if album:
+        parts += _album(album)
     parts += _origin(results)
+    return _document(heading, parts)
+
+
+def album_html(album: Album) -> str:
+    """Return a page of the pictures of a model alone."""
+    return _document("mnist-keras: how a model decides", _album(album))
+
+
+def _document(heading: str, parts: Iterable[str]) -> str:
     body = "\n".join(parts)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(_heading(results))}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<title>{escape(heading)}</title>\n<style>{_STYLE}</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )
-
-
-def _heading(results: Results) -> str:
-    return f"mnist-keras: {results.data} on {results.versions['backend']}"
 
 
 def _section(table: Table) -> Iterator[str]:
@@ -148,6 +158,14 @@ def _png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
     return file.getvalue()
+
+
+def _album(album: Album) -> Iterator[str]:
+    yield "<h2>How a model decides</h2>"
+    yield f"<p>{escape(album.title)}</p>"
+    for name, caption, svg in album.pictures:
+        source = _data_url(svg, "svg+xml")
+        yield f'<p><img alt="{escape(name)}" src="{source}"><br>{escape(caption)}</p>'
 
 
 def _origin(results: Results) -> Iterator[str]:

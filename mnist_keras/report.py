@@ -1,8 +1,12 @@
 """Everything that is made of a results folder, from its plan and records alone."""
 
 from mnist_keras import exports, figures, page, rows, tables
+from mnist_keras.albums import read_album
 from mnist_keras.results import ResultsFolder
 from mnist_keras.rows import Results
+
+# Folder of what `mnist-keras explain` draws, within that of the results.
+ALBUM = "explanations"
 
 
 def write_report(folder: ResultsFolder) -> Results:
@@ -10,7 +14,8 @@ def write_report(folder: ResultsFolder) -> Results:
 
     Writes `tables.md`, `.csv`, `.tex` and `.json`, `costs.md`, one PNG for each figure, and
     `report.html`. Tables and figures are the same bytes whenever the records hold the same numbers;
-    the costs, which the page shows too, are not.
+    the costs, which the page shows too, are not. The page also shows what `explain` has drawn
+    within the folder.
 
     Raises:
         RecordError: If the folder has no plan, or cannot be written.
@@ -24,7 +29,7 @@ def write_report(folder: ResultsFolder) -> Results:
         "tables.tex": tables.latex(results).encode(),
         "tables.json": exports.json_text(results).encode(),
         "costs.md": tables.costs(results).encode(),
-        "report.html": page.html(results, drawn).encode(),
+        "report.html": page.html(results, drawn, read_album(folder.path / ALBUM)).encode(),
     }
     files |= {f"{name}.png": figures.encode(figure, "png") for name, figure in drawn.items()}
     for name, content in files.items():
