@@ -1,0 +1,114 @@
+"""Exported models: every pair of format and backend that is offered, in its own runtime."""
+
+import importlib.util
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+from mnist_keras import runtimes
+from mnist_keras.backends import BackendError
+from mnist_keras.prediction import predict
+from mnist_keras.runtimes import FORMATS, ExportError, export
+
+BACKEND = keras.backend.backend()
+HERE = [name for name, about in FORMATS.items() if BACKEND in about.backends]
+# Exporters use parts of NumPy and of their frameworks that are deprecated; loading does, too.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def packages(format):
+    return [n for n in FORMATS[format].backends[BACKEND] if importlib.util.find_spec(n) is None]
+
+
+@pytest.mark.parametrize("format", HERE)
+@pytest.mark.parametrize("model", ["basic_net", pytest.param("cnn", marks=pytest.mark.slow)])
+def test_the_runtime_gives_the_same_logits(model, format, trained, digits_data, tmp_path):
+    """Loaded by its runtime, the file gives the logits of genuine images, one or many at a time."""
+    if missing := packages(format):
+        pytest.skip(f"needs {missing}")
+    path = tmp_path / f"model{FORMATS[format].suffix}"
+    difference = export(trained(model).model, format, path)
+    assert difference <= 1e-5
+
+    images = digits_data.heldout.images[:100]
+    expected = predict(trained(model).model, images)
+    run = FORMATS[format].run(path)
+    x = images.astype("float32") / 255
+    largest = np.abs(expected).max()
+    np.testing.assert_allclose(run(x), expected, atol=1e-5 * largest)
+    np.testing.assert_allclose(run(x[:1]), expected[:1], atol=1e-5 * largest)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_other_backends_are_named(format, trained, tmp_path):
+    """A pair that is not offered says which backend to use."""
+    if format in HERE:
+        pytest.skip("is offered here")
+    with pytest.raises(BackendError, match=r"--backend (torch|tensorflow)"):
+        export(trained("basic_net").model, format, tmp_path / "model")
+
+
+@pytest.mark.any_backend
+def test_missing_packages_are_named(monkeypatch):
+    """What is not installed is named with the line that installs it."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BackendError, match="pip install onnx tf2onnx onnxruntime"):
+        runtimes.check("onnx", "tensorflow")
+    with pytest.raises(BackendError, match="pip install ai-edge-litert"):
+        runtimes.check("litert", "tensorflow")
+
+
+@pytest.fixture
+def copying(monkeypatch):
+    """The function that makes `onnx` a format whose runtime adds an error to the logits."""
+
+    def make(model, error):
+        about = runtimes.Format(
+            ".onnx",
+            {BACKEND: ()},
+            lambda model, path: path.write_bytes(b"exported"),
+            lambda path: lambda x: model.predict_on_batch(x) + np.float32(error),
+        )
+        monkeypatch.setitem(FORMATS, "onnx", about)
+
+    return make
+
+
+@pytest.mark.parametrize("error", [0.1, float("nan")])
+def test_a_runtime_that_differs_is_refused(error, copying, trained, tmp_path):
+    """If the logits differ, nothing is written and what was there stays."""
+    model = trained("basic_net").model
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"old")
+    copying(model, error)
+    with pytest.raises(ExportError, match="logits differ"):
+        export(model, "onnx", path)
+    assert path.read_bytes() == b"old"
+    copying(model, 0.0)
+    assert export(model, "onnx", path) < 1e-5
+    assert path.read_bytes() == b"exported"
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_export_command(model_file, invoke, tmp_path):
+    """The command names what it wrote, or what to use instead; nothing is overwritten unasked."""
+    if not HERE:
+        result = invoke("export", model_file("basic_net"), "--format", "onnx")
+        assert result.exit_code == 4
+        assert "--backend torch or --backend tensorflow" in result.stderr
+        return
+    format = "torch" if BACKEND == "torch" else "saved_model"
+    path = tmp_path / "exported"
+    arguments = ("export", model_file("basic_net"), "--format", format, "-o", path)
+    with warnings.catch_warnings():
+        result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"{path}: logits differ by ")
+    assert "28×28×3" in result.stdout
+    again = invoke(*arguments)
+    assert again.exit_code == 2
+    assert "--overwrite replaces it" in again.stderr
+    assert invoke(*arguments, "--overwrite").exit_code == 0
