@@ -1,5 +1,6 @@
 """Fixtures: images and IDX files that the tests make themselves, and the command line."""
 
+import functools
 import gzip
 import importlib.util
 import os
@@ -112,6 +113,43 @@ def mnist_idx():
     if not folder:
         pytest.skip("MNIST_KERAS_IDX names no folder of MNIST's IDX files")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def digits_data():
+    """Five hundred of scikit-learn's digits to train and test on, the others held out."""
+    from mnist_keras import sources
+    from mnist_keras.training import Data
+
+    return Data(*sources.draw(sources.load("digits", channels=3), 50, seed=0))
+
+
+@pytest.fixture(scope="session")
+def trained(digits_data):
+    """The function that returns a network of that name, trained for a few epochs on digits."""
+    from mnist_keras.cli.train import train_model
+    from mnist_keras.runs import Settings
+
+    @functools.cache
+    def train(model):
+        settings = Settings(model=model, loss="crossentropy", activation="relu", epochs=4)
+        return train_model(settings, 0, digits_data)
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def model_file(trained, tmp_path_factory):
+    """The function that returns the file of such a network."""
+    from mnist_keras.model_files import save_model
+
+    @functools.cache
+    def save(model):
+        path = tmp_path_factory.mktemp("models") / f"{model}.keras"
+        save_model(path, trained(model))
+        return path
+
+    return save
 
 
 @pytest.fixture

@@ -12,9 +12,14 @@ import click
 from mnist_keras.cli.check import check
 from mnist_keras.cli.compare import compare
 from mnist_keras.cli.data import data
+from mnist_keras.cli.evaluate import evaluate
+from mnist_keras.cli.explain import explain
+from mnist_keras.cli.export import export
 from mnist_keras.cli.list import list_experiments
+from mnist_keras.cli.predict import predict
 from mnist_keras.cli.report import report
 from mnist_keras.cli.run import run
+from mnist_keras.cli.train import train
 
 
 def _exit_code(error: Exception) -> int | None:
@@ -25,6 +30,10 @@ def _exit_code(error: Exception) -> int | None:
     from mnist_keras.runs import ExperimentError
 
     codes = {ExperimentError: 2, RecordError: 2, DataError: 3, BackendError: 4}
+    if "mnist_keras.model_files" in sys.modules:  # it imports Keras: where it is not, no error is
+        from mnist_keras.model_files import ModelFileError
+
+        codes[ModelFileError] = 3
     return next((code for kind, code in codes.items() if isinstance(error, kind)), None)
 
 
@@ -65,6 +74,11 @@ cli.add_command(report)
 cli.add_command(compare)
 cli.add_command(check)
 cli.add_command(data)
+cli.add_command(train)
+cli.add_command(predict)
+cli.add_command(evaluate)
+cli.add_command(explain)
+cli.add_command(export)
 cli.add_command(list_experiments)
 
 

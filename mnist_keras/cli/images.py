@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mnist_keras.cli.options import NamedPath, idx_option, max_files_option
+from mnist_keras.cli.options import NamedPath, idx_option, max_files_option, on_bad_option
 from mnist_keras.cli.progress import reading
 
 if TYPE_CHECKING:
@@ -43,13 +43,7 @@ _OPTIONS = (
         help="Draw N images of each class; the others are held out. Default: 50 of a source, "
         "and all of --data.",
     ),
-    click.option(
-        "--on-bad",
-        type=click.Choice(["refuse", "skip"]),
-        default="refuse",
-        show_default=True,
-        help="What to do if files of --data cannot be used: stop, or go on without them.",
-    ),
+    on_bad_option,
     click.option(
         "--cache",
         type=click.Choice(["memory", "disk", "none"]),

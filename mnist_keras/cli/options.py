@@ -41,9 +41,40 @@ max_files_option = click.option(
     show_default=True,
     help="Files beyond which a folder is taken for the wrong one.",
 )
+invert_option = click.option(
+    "--invert",
+    type=click.Choice(["auto", "yes", "no"]),
+    default="auto",
+    show_default=True,
+    help="Turn levels round; auto: where the ground is bright and the training images' is dark, "
+    "or the reverse.",
+)
+fit_option = click.option(
+    "--fit",
+    type=click.Choice(["auto", "ink", "resize"]),
+    default="auto",
+    show_default=True,
+    help="Images of another size: find the ink and centre it as in MNIST, or resize as in "
+    "training; auto: ink, unless training images were resized or have no one ground.",
+)
+on_bad_option = click.option(
+    "--on-bad",
+    type=click.Choice(["refuse", "skip"]),
+    default="refuse",
+    show_default=True,
+    help="What to do if files cannot be used: stop, or go on without them.",
+)
 strict_option = click.option(
     "--strict", is_flag=True, help="Exit with 5 unless every claim is supported."
 )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.UsageError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
 def use_backend(name: str | None) -> None:

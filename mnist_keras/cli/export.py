@@ -1,0 +1,55 @@
+"""`mnist-keras export`: a trained model for another runtime."""
+
+from pathlib import Path
+
+import click
+
+from mnist_keras.cli.options import NamedPath, backend_option, use_backend
+
+
+@click.command()
+@click.argument("model", type=NamedPath(path_type=Path))
+@click.option(
+    "--format",
+    "format",
+    type=click.Choice(["onnx", "saved_model", "litert", "torch"]),
+    required=True,
+    help="ONNX, TensorFlow's SavedModel, LiteRT (.tflite), or PyTorch's ExportedProgram (.pt2).",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Default: the model's name with the suffix of the format.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace what is there.")
+@backend_option
+def export(
+    model: Path, format: str, output: Path | None, overwrite: bool, backend: str | None
+) -> None:
+    """Write a model for another runtime, once that runtime has given the same logits.
+
+    onnx needs TensorFlow or PyTorch, saved_model and litert TensorFlow, torch PyTorch; the model
+    may have been trained on any backend. The exported model takes batches of any size of images
+    with values in 0…1, channels last, and gives logits.
+    """
+    use_backend(backend)
+    import keras
+
+    from mnist_keras import runtimes
+    from mnist_keras.model_files import load_model
+
+    runtimes.check(format, keras.backend.backend())
+    if output is None:
+        output = model.with_name(f"{model.stem}{runtimes.FORMATS[format].suffix}")
+    if not output.parent.is_dir():
+        raise click.UsageError(f"--output: no such folder: {output.parent}")
+    if output.exists() and not overwrite:
+        raise click.UsageError(f"{output} is there already; --overwrite replaces it")
+    trained = load_model(model)
+    difference = runtimes.export(trained.model, format, output)
+    form = trained.card.contract.form
+    click.echo(f"{output}: logits differ by {difference:.1e} of the largest at most")
+    click.echo(f"takes float32 images of {'×'.join(map(str, form.shape))}, levels / 255")
+    click.echo(f"classes: {', '.join(trained.card.class_names)}")

@@ -1,0 +1,86 @@
+"""Time classifying image files, and arrays against Keras's `model.predict`.
+
+    KERAS_BACKEND=jax python tests/benchmarks/predict.py --images 10000 --rounds 5
+
+Makes PNGs of 28×28 in a temporary folder and prints, as Markdown, images a second of each network,
+the median of alternating rounds: from files (`classify`, what `mnist-keras predict` does after its
+start), from an array (`prediction.predict`), and from the same array by `model.predict` with its
+default batches of 32 and with batches of 500. Untrained weights: they cost the same.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mnist_keras import backends, sources
+
+backends.use(backends.choose())
+
+from mnist_keras import prediction  # noqa: E402
+from mnist_keras.classification import classify, image_files  # noqa: E402
+from mnist_keras.contract import Contract  # noqa: E402
+from mnist_keras.model_files import Card, TrainedModel  # noqa: E402
+from mnist_keras.runs import Settings  # noqa: E402
+from mnist_keras.tables import markdown_table  # noqa: E402
+from mnist_keras.training import build_model  # noqa: E402
+
+
+def untrained(name, images):
+    """Return a network as if it had been trained on these images."""
+    settings = Settings(model=name)
+    card = Card(
+        class_names=images.class_names,
+        contract=Contract.of(images.images),
+        settings=settings,
+        seed=0,
+        data_name=images.name,
+        data_fingerprint="",
+        trained_on=images.digests[:0],
+        metrics={},
+        versions={},
+    )
+    return TrainedModel(build_model(settings, (28, 28, 3), 10, 0), card)
+
+
+def main():
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+
+    digits = sources.load("digits", channels=3)
+    many = digits.take(np.resize(np.arange(len(digits)), options.images))
+    scaled = many.images.astype("float32") / 255
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        sources._write_pngs(many, Path(folder))
+        files = image_files(Path(folder))
+        for name in ("basic_net", "cnn"):
+            trained = untrained(name, digits)
+            ways = {
+                "files": lambda t=trained: list(classify(t, files)),
+                "array": lambda t=trained: prediction.predict(t.model, many.images),
+                "`model.predict`": lambda t=trained: t.model.predict(scaled, verbose=0),
+                "`model.predict`, 500 a batch": lambda t=trained: t.model.predict(
+                    scaled, batch_size=500, verbose=0
+                ),
+            }
+            times = {way: [] for way in ways}
+            for number in range(options.rounds + 1):
+                for way, call in ways.items():
+                    start = time.perf_counter()
+                    call()
+                    if number:  # the first round compiles
+                        times[way].append(time.perf_counter() - start)
+            rates = [options.images / statistics.median(t) for t in times.values()]
+            rows.append([f"`{name}`", *(f"{rate:,.0f}" for rate in rates)])
+    print("\n".join(markdown_table([["images a second", *ways], *rows])))
+
+
+if __name__ == "__main__":
+    main()

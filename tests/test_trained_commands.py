@@ -1,0 +1,344 @@
+"""`train`, `predict`, `evaluate` and `explain`: a model from training to pictures."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnist_keras.classification import classify, image_files, labelled_images
+from mnist_keras.images import DataError
+from mnist_keras.model_files import load_model
+from mnist_keras.prediction import predict, softmax
+from mnist_keras.results import ResultsFolder
+
+
+@pytest.fixture
+def folder(digits_data, write_images, tmp_path):
+    """Sixty held-out digits as class folders."""
+    chosen = digits_data.heldout.take(np.arange(0, 1297, 21)[:60])
+    return write_images(tmp_path / "sixty", chosen.images[..., 0], chosen.labels)
+
+
+def test_train_is_the_run(invoke, tmp_path):
+    """The model's accuracies are those that `run` gives the same settings and seed."""
+    path = tmp_path / "mlp.keras"
+    arguments = ("--source", "digits", "--per-class", 20)
+    settings = ("--model", "basic_net", "--loss", "focal", "--gamma", 1, "--epochs", 2)
+    result = invoke("train", "-o", path, *settings, "--seed", 1, *arguments)
+    assert result.exit_code == 0, result.output
+
+    experiment = tmp_path / "one.toml"
+    experiment.write_text(
+        'title = "One"\n[settings]\nmodel = "basic_net"\ngamma = 1\nepochs = 2\n'
+        '[[arms]]\nname = "a"\n'
+    )
+    out = tmp_path / "results"
+    assert invoke("run", experiment, "--seeds", 2, *arguments, "--output", out).exit_code == 0
+    (record,) = [r for r in ResultsFolder(out).records()[0] if r.run.seed == 1]
+    card = load_model(path).card
+    assert card.settings == record.run.settings
+    assert card.data_fingerprint == record.data_fingerprint
+    assert card.metrics["training_loss"] == record.loss[-1]
+    right = record.scores[2].heldout == record.heldout_labels
+    assert card.metrics["heldout"]["accuracy"] == right.mean()
+    assert f"held-out accuracy {100 * right.mean():.2f} % [" in result.stdout
+    assert card.versions["backend"] == keras.backend.backend()
+    assert card.contract.ground == "dark"
+    assert not card.contract.resized
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ((), 2, "Missing option '-o'"),
+        (("-o", "{tmp}/model.h5"), 2, "has to end in .keras"),
+        (("-o", "{tmp}/no/model.keras"), 2, "no such folder"),
+        (("-o", "{tmp}/there.keras"), 2, "--overwrite replaces it"),
+        (("-o", "{tmp}/m.keras", "--model", "lenet"), 2, "'lenet' is not one of"),
+        (("-o", "{tmp}/m.keras", "--epochs", 0), 2, "`epochs` must be an integer >= 1"),
+        (("-o", "{tmp}/m.keras", "--learning-rate", -1), 2, "`learning_rate` must be a number"),
+        (("-o", "{tmp}/m.keras", "--learning-rate", "nan"), 2, "`learning_rate` must be a number"),
+        (
+            ("-o", "{tmp}/m.keras", "--loss", "crossentropy", "--gamma", 2),
+            2,
+            "`gamma` and `alpha` belong to loss = 'focal'",
+        ),
+        (("-o", "{tmp}/m.keras", "--validation-split", 1), 2, "between 0 and 1"),
+        (("-o", "{tmp}/m.keras", "--seed", -1), 2, "-1 is not in the range"),
+        (("-o", "{tmp}/m.keras", "--data", "{tmp}/no"), 3, "No such file or directory"),
+        (("-o", "{tmp}/m.keras", "--data", "{tmp}", "--source", "digits"), 2, "leave out --source"),
+    ],
+)
+def test_train_refuses(arguments, code, said, invoke, tmp_path):
+    """Wrong input is one line, before anything is trained."""
+    (tmp_path / "there.keras").touch()
+    result = invoke("train", *(str(a).format(tmp=tmp_path) for a in arguments))
+    assert result.exit_code == code, result.output
+    assert said in result.stderr
+    assert result.stdout == ""
+    assert not (tmp_path / "m.keras").exists()
+
+
+def test_a_diverged_training_writes_nothing(invoke, tmp_path):
+    """Exit code 6, and the file that was there stays."""
+    path = tmp_path / "m.keras"
+    path.write_bytes(b"old")
+    result = invoke(
+        *("train", "-o", path, "--overwrite", "--source", "digits", "--model", "basic_net"),
+        *("--optimizer", "sgd", "--activation", "relu", "--learning-rate", 1e38),
+    )
+    assert result.exit_code == 6
+    assert "diverged at epoch" in result.stderr
+    assert path.read_bytes() == b"old"
+
+
+def test_predict_gives_the_models_probabilities(invoke, model_file, trained, digits_data, folder):
+    """As CSV: one line a file in natural order, its class, and the runner-up."""
+    result = invoke("predict", model_file("cnn"), folder, "--format", "csv")
+    assert result.exit_code == 0, result.output
+    lines = list(csv.DictReader(io.StringIO(result.stdout)))
+    files = [Path(line["file"]) for line in lines]
+    assert files == sorted(folder.rglob("*.png"), key=lambda p: (p.parent.name, p.name))
+    images = np.stack([np.asarray(Image.open(p).convert("RGB")) for p in files])
+    expected = softmax(predict(trained("cnn").model, images))
+    for line, row in zip(lines, expected, strict=True):
+        second, first = np.sort(row)[-2:]
+        assert float(line["probability"]) == pytest.approx(first, abs=2e-6)
+        assert float(line["runner_up_probability"]) == pytest.approx(second, abs=2e-6)
+        assert line["class"] == str(row.argmax())
+        assert line["runner_up"] == str(row.argsort()[-2])
+
+
+@pytest.mark.any_backend
+def test_predict_formats(invoke, model_file, folder):
+    """Table and JSON lines say what the CSV says."""
+    (image,) = list(folder.rglob("*.png"))[:1]
+    table = invoke("predict", model_file("basic_net"), image)
+    header, line = table.stdout.splitlines()
+    assert header.split() == ["file", "class", "probability", "runner-up", "probability"]
+    document = json.loads(
+        invoke("predict", model_file("basic_net"), image, "--format", "jsonl").stdout
+    )
+    assert line.split() == [
+        str(image),
+        document["class"],
+        f"{document['probability']:.6f}",
+        document["runner_up"],
+        f"{document['runner_up_probability']:.6f}",
+    ]
+
+
+@pytest.mark.any_backend
+def test_bad_images_are_named_and_skipped(invoke, model_file, folder, tmp_path):
+    """The others are classified all the same; the exit code is 3."""
+    (good,) = list(folder.rglob("*.png"))[:1]
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(good.read_bytes()[:-20])
+    result = invoke(
+        *("predict", model_file("basic_net"), bad, good, tmp_path / "none.png"),
+        *("--format", "csv"),
+    )
+    assert result.exit_code == 3
+    assert [line.split(",")[0] for line in result.stdout.splitlines()] == ["file", str(good)]
+    assert f"{bad}: truncated image: the PNG has no end" in result.stderr
+    assert "none.png: cannot be read: No such file" in result.stderr
+    assert "2 of 3 images skipped" in result.stderr
+
+
+@pytest.mark.any_backend
+def test_an_image_on_stdin(model_file, folder, monkeypatch, invoke):
+    """`-` is one image; it is called that."""
+    from click.testing import CliRunner
+
+    from mnist_keras.cli import cli
+
+    (image,) = list(folder.rglob("*.png"))[:1]
+    result = CliRunner().invoke(
+        cli,
+        ["predict", str(model_file("basic_net")), "-", "--format", "jsonl"],
+        input=image.read_bytes(),
+    )
+    assert result.exit_code == 0, result.output
+    named = invoke("predict", model_file("basic_net"), image, "--format", "jsonl")
+    assert json.loads(result.stdout) == json.loads(named.stdout) | {"file": "-"}
+
+
+def test_dark_ink_on_light_paper(invoke, model_file, folder, tmp_path):
+    """An inverted copy is what the original is; with --invert no, it is not."""
+    images = list(folder.rglob("*.png"))[:40]
+    for number, path in enumerate(images):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(tmp_path / f"{number:02}.png")
+
+    def classes(*arguments):
+        result = invoke("predict", model_file("cnn"), *arguments, "--format", "jsonl")
+        return [json.loads(line)["class"] for line in result.stdout.splitlines()]
+
+    expected = classes(*images)
+    copies = [tmp_path / f"{number:02}.png" for number in range(len(images))]
+    assert classes(*copies) == expected
+    assert classes(*copies, "--invert", "yes") == expected
+    assert classes(*copies, "--invert", "no") != expected
+
+
+@pytest.mark.any_backend
+def test_classify_with_many_bad_ones(trained, folder, tmp_path):
+    """Whatever the share of bad images, each result stands at its image."""
+    bad = tmp_path / "bad.png"
+    bad.touch()
+    (broken,) = image_files(bad)
+    files = image_files(folder)
+    alone = {found.name: found for found in classify(trained("basic_net"), files)}
+    mixed = [source for file in files[:7] for source in (broken, file)] + [broken] * 3
+    for source, found in zip(mixed, classify(trained("basic_net"), mixed), strict=True):
+        assert found.name == source.name
+        if source is broken:
+            assert found.reason == "empty file"
+        else:
+            expected = alone[source.name].probabilities
+            np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+    assert [found.reason for found in classify(trained("basic_net"), [broken])] == ["empty file"]
+    assert list(classify(trained("basic_net"), [])) == []
+
+
+def test_evaluate_command(invoke, model_file, trained, folder, tmp_path):
+    """JSON, text and files say the same, which is what the model's answers are worth."""
+    out = tmp_path / "out"
+    result = invoke("evaluate", model_file("cnn"), folder, "--format", "json", "-o", out)
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document == json.loads((out / "evaluation.json").read_text())
+    images = labelled_images(folder, trained("cnn").card)
+    given = predict(trained("cnn").model, images.images).argmax(1)
+    assert document["n"] == 60
+    assert document["accuracy"] == (given == images.labels).mean()
+    assert document["trained_on"] == 0
+    text = invoke("evaluate", model_file("cnn"), folder).stdout
+    assert f" {100 * document['accuracy']:.2f} |" in text
+    assert f"{100 * document['calibration_error']:.2f}" in text
+    for name in ("reliability", "confusion"):
+        with Image.open(out / f"{name}.png") as picture:
+            assert picture.format == "PNG"
+        assert (out / f"{name}.svg").read_text().startswith("<?xml")
+
+
+def test_evaluate_knows_what_was_trained_on(invoke, model_file, digits_data, trained, tmp_path,
+                                            write_images):  # fmt: skip
+    """Images of the training set are counted, and left out on demand."""
+    images = digits_data.images
+    folder = write_images(tmp_path / "train", images.images[..., 0], images.labels)
+    result = invoke("evaluate", model_file("basic_net"), folder, "--format", "json")
+    assert json.loads(result.stdout)["trained_on"] == 400
+    assert "trained on 400 of these 500 images" in result.stderr
+    unseen = invoke("evaluate", model_file("basic_net"), folder, "--format", "json", "--unseen")
+    document = json.loads(unseen.stdout)
+    assert (document["n"], document["trained_on"]) == (100, 0)
+    assert document["accuracy"] == trained("basic_net").card.metrics["test"]["accuracy"]
+
+
+@pytest.mark.any_backend
+def test_held_out_images_are_taken(trained, digits_data, write_images, tmp_path):
+    """Of a folder with held-out images these are labelled; class names decide, not positions."""
+    images = digits_data.heldout.take(np.arange(200))
+    write_images(tmp_path / "data" / "heldout", images.images[:100, ..., 0], images.labels[:100])
+    write_images(tmp_path / "data", images.images[100:, ..., 0], images.labels[100:])
+    found = labelled_images(tmp_path / "data", trained("cnn").card, on_bad="skip")
+    assert len(found) == 100
+    assert set(found.digests) == set(images.digests[:100])
+    few = images.labels >= 7
+    some = write_images(tmp_path / "some", images.images[few][..., 0], images.labels[few])
+    labels = labelled_images(some, trained("cnn").card).labels
+    assert set(labels.tolist()) == set(images.labels[few].tolist())
+
+
+@pytest.mark.any_backend
+def test_other_classes_and_sizes_are_refused(trained, digits_data, write_images, tmp_path):
+    """Classes that the model lacks, and arrays of another size, are named."""
+    images = digits_data.heldout.images[:4, ..., 0]
+    folder = write_images(tmp_path / "other", images, ["cat", "cat", "dog", "dog"])
+    with pytest.raises(DataError, match=r"class 'cat' is not the model's\. Known: 0, 1"):
+        labelled_images(folder, trained("cnn").card)
+    archive = tmp_path / "large.npz"
+    large = np.random.default_rng(0).integers(0, 256, (4, 32, 32), dtype=np.uint8)
+    np.savez(archive, x_train=large, y_train=np.array([0, 0, 1, 1]))
+    with pytest.raises(DataError, match="32×32×3; the model takes 28×28×3"):
+        labelled_images(archive, trained("cnn").card, on_bad="skip")
+
+
+@pytest.mark.parametrize("model", ["basic_net", pytest.param("cnn", marks=pytest.mark.slow)])
+def test_explain_command(model, invoke, model_file, digits_data, write_images, tmp_path):
+    """All pictures are drawn, each with what it measures; a report in the folder shows them."""
+    shown = digits_data.heldout.take(np.arange(0, 1297, 43))
+    folder = write_images(tmp_path / "thirty", shown.images[..., 0], shown.labels)
+    results = tmp_path / "results"
+    experiment = tmp_path / "one.toml"
+    experiment.write_text(
+        'title = "One"\n[settings]\nmodel = "basic_net"\nepochs = 1\n[[arms]]\nname = "a"\n'
+    )
+    run = ("run", experiment, "--source", "digits", "--seeds", 1, "--output", results)
+    assert invoke(*run).exit_code == 0
+    out = results / "explanations"
+    result = invoke("explain", model_file(model), folder, "-o", out)
+    assert result.exit_code == 0, result.output
+    names = {"maps", "mistakes", "tsne", "filters"}
+    index = json.loads((out / "album.json").read_text())
+    assert set(index["pictures"]) == names
+    assert "features after training" in index["pictures"]["tsne"]
+    assert ("Grad-CAM" in index["pictures"]["maps"]) == (model == "cnn")
+    for name in names:
+        with Image.open(out / f"{name}.png") as picture:
+            assert np.asarray(picture).std() > 5
+        assert index["pictures"][name] in result.stdout
+    page = (out / "index.html").read_text()
+    assert page.count("<img") == 4
+    assert invoke("report", results).exit_code == 0
+    assert "How a model decides" in (results / "report.html").read_text()
+    before = {name: (out / f"{name}.svg").read_bytes() for name in names}
+    assert invoke("explain", model_file(model), folder, "-o", out).exit_code == 0
+    for name, content in before.items():
+        assert (out / f"{name}.svg").read_bytes() == content
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("evaluate", "{model}"), 2, "Missing argument 'DIR'"),
+        (("evaluate", "{tmp}/none.keras", "{folder}"), 3, "none.keras: cannot be read"),
+        (("evaluate", "{model}", "{tmp}/none"), 3, "No such file or directory"),
+        (("evaluate", "{model}", ""), 2, "the path is empty"),
+        (("evaluate", "{model}", "{folder}", "-o", "{tmp}/file/x"), 2, "cannot be written"),
+        (("predict", "{model}"), 2, "Missing argument"),
+        (("predict", "{model}", "{tmp}/empty"), 3, "no images"),
+        (("predict", "{folder}", "{folder}"), 3, "cannot be read: Is a directory"),
+        (("predict", "{model}", "", "{folder}"), 2, "the path is empty"),
+        (("predict", "{model}", "{folder}", "--invert", "maybe"), 2, "'maybe' is not one of"),
+        (("predict", "{model}", "{folder}", "--max-files", "3"), 3, "more than 3 files"),
+        (("explain", "{model}", "{folder}", "--layer", "conv9"), 2, "unknown convolution 'conv9'"),
+        (("explain", "{model}", "{folder}", "--class", "x"), 2, "unknown class 'x'"),
+        (("explain", "{model}", "{folder}", "--images", "0"), 2, "0 is not in the range"),
+        (("explain", "{model}", "{few}"), 3, "pictures need at least 10"),
+        (("explain", "{model}", "{folder}", "-o", "{tmp}/file/x"), 2, "cannot be written"),
+        (("export", "{model}", "--format", "coreml"), 2, "'coreml' is not one of"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments, code, said, invoke, model_file, folder, tmp_path,
+                                 write_images):  # fmt: skip
+    """Each wrong input has its exit code and one line, and nothing on stdout."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    few = tmp_path / "few"
+    for path in list(folder.rglob("*.png"))[::12]:
+        (few / path.parent.name).mkdir(parents=True, exist_ok=True)
+        (few / path.parent.name / path.name).write_bytes(path.read_bytes())
+    names = {"model": model_file("cnn"), "folder": folder, "tmp": tmp_path, "few": few}
+    result = invoke(*(argument.format(**names) for argument in arguments))
+    assert result.exit_code == code, result.output
+    assert said in result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.output
