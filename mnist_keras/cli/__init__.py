@@ -12,6 +12,7 @@ import click
 from mnist_keras.cli.check import check
 from mnist_keras.cli.compare import compare
 from mnist_keras.cli.data import data
+from mnist_keras.cli.demo import demo
 from mnist_keras.cli.evaluate import evaluate
 from mnist_keras.cli.explain import explain
 from mnist_keras.cli.export import export
@@ -79,6 +80,7 @@ cli.add_command(predict)
 cli.add_command(evaluate)
 cli.add_command(explain)
 cli.add_command(export)
+cli.add_command(demo)
 cli.add_command(list_experiments)
 
 
