@@ -24,6 +24,7 @@ _PUBLIC = {
     "cnn": "models",
     "focal_loss": "losses",
     "grad_cam": "explanations",
+    "hires_cam": "explanations",
     "image_dataset_from_directory": "datasets",
     "occlusion": "explanations",
 }

@@ -57,6 +57,42 @@ def grad_cam(
     Reference:
         [Selvaraju et al., 2017](https://arxiv.org/abs/1610.02391)
     """
+    return _cam(model, images, classes, layer, average=True)
+
+
+def hires_cam(
+    model: keras.Model,
+    images: Images,
+    classes: np.ndarray | None = None,
+    layer: str | None = None,
+) -> np.ndarray:
+    """Return where a convolution's output adds to a class: `relu(Σₖ ∂z/∂Aₖ · Aₖ)`.
+
+    As `grad_cam`, but each position keeps its own gradient. Where dense layers follow, a channel
+    speaks for a class in one place and against it in another, which the mean cannot say.
+
+    Args:
+        model, images, classes, layer: As for `grad_cam`.
+
+    Returns:
+        `float32` array of shape `(n, height, width)`, in 0…1.
+
+    Raises:
+        ExplanationError: As `grad_cam` does.
+
+    Reference:
+        [Draelos and Carin, 2020](https://arxiv.org/abs/2011.08891)
+    """
+    return _cam(model, images, classes, layer, average=False)
+
+
+def _cam(
+    model: keras.Model,
+    images: Images,
+    classes: np.ndarray | None,
+    layer: str | None,
+    average: bool,
+) -> np.ndarray:
     known = convolutions(model)
     if not known:
         raise ExplanationError(f"{model.name} has no convolution; occlusion maps need none")
@@ -77,7 +113,7 @@ def grad_cam(
             return ops.sum(_through(after, features) * mask)
 
         slopes = _gradient(score, features)
-        weights = ops.mean(slopes, axis=(1, 2), keepdims=True)
+        weights = ops.mean(slopes, axis=(1, 2), keepdims=True) if average else slopes
         cam = ops.relu(ops.sum(weights * features, axis=-1, keepdims=True))
         cam = ops.image.resize(cam, size, "bilinear", data_format="channels_last")
         maps.append(ops.convert_to_numpy(cam)[..., 0])

@@ -9,7 +9,7 @@ import numpy as np
 from mnist_keras import model_figures
 from mnist_keras.albums import Picture
 from mnist_keras.embeddings import features, nearest_neighbour_score, tsne
-from mnist_keras.explanations import convolutions, erasure, grad_cam, occlusion
+from mnist_keras.explanations import convolutions, erasure, grad_cam, hires_cam, occlusion
 from mnist_keras.images import LabeledImages
 from mnist_keras.model_figures import Embedding
 from mnist_keras.model_files import TrainedModel
@@ -39,7 +39,7 @@ def draw(
     Args:
         trained: The model.
         images: At least ten images, with the model's classes.
-        layers: Convolutions to draw Grad-CAM for. Defaults to the last one, if there is one.
+        layers: Convolutions to draw maps of. Defaults to the last one, if there is one.
         label: Class that the maps are for. Defaults to the one predicted for each image.
         count: Images in the strip of maps.
         embedded: Images on the maps of t-SNE, at most.
@@ -66,11 +66,14 @@ _Method = Callable[[keras.Model, np.ndarray, np.ndarray], np.ndarray]
 def _methods(trained: TrainedModel, layers: Sequence[str]) -> dict[str, _Method]:
     ground = trained.card.contract.ground_level
 
-    def cam(layer: str) -> _Method:
-        return lambda model, images, classes: grad_cam(model, images, classes, layer)
+    def of_layer(method: Callable[..., np.ndarray], layer: str) -> _Method:
+        return lambda model, images, classes: method(model, images, classes, layer)
 
-    chosen = layers or convolutions(trained.model)[-1:]
-    methods = {f"Grad-CAM\n{layer}": cam(layer) for layer in chosen}
+    methods = {
+        f"{name}\n{layer}": of_layer(method, layer)
+        for layer in layers or convolutions(trained.model)[-1:]
+        for name, method in (("HiResCAM", hires_cam), ("Grad-CAM", grad_cam))
+    }
     methods["occlusion"] = lambda m, images, classes: occlusion(m, images, classes, ground=ground)
     return methods
 

@@ -14,11 +14,22 @@ from mnist_keras.explanations import (
     convolutions,
     erasure,
     grad_cam,
+    hires_cam,
     occlusion,
 )
+from mnist_keras.portable import GlorotUniform
 from mnist_keras.prediction import predict, softmax
 
-rng = np.random.default_rng(0)
+
+def after_convolution(layer):
+    """Return a network of a convolution, that layer, and a dense one, with weights drawn once."""
+    inputs = keras.Input((12, 10, 1))
+    drawn = {name: GlorotUniform(f"{name}/kernel", seed=1) for name in ("conv", "dense")}
+    convolution = keras.layers.Conv2D(
+        *(4, 3, 1, "same", "channels_last"), name="conv", kernel_initializer=drawn["conv"]
+    )
+    dense = keras.layers.Dense(3, name="dense", kernel_initializer=drawn["dense"])
+    return keras.Model(inputs, dense(layer(convolution(inputs))))
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +38,12 @@ def linear():
 
     With `z_c = Σₖ w_kc mean(A_k)`, every gradient is `w_kc / (height · width)`.
     """
-    inputs = keras.Input((12, 10, 1))
-    x = keras.layers.Conv2D(4, 3, padding="same", data_format="channels_last", name="conv")(inputs)
-    x = keras.layers.GlobalAveragePooling2D(data_format="channels_last")(x)
-    return keras.Model(inputs, keras.layers.Dense(3, name="dense")(x))
+    return after_convolution(keras.layers.GlobalAveragePooling2D(data_format="channels_last"))
 
 
 @pytest.fixture(scope="module")
 def images():
-    return rng.integers(0, 256, (5, 12, 10, 1), dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (5, 12, 10, 1), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +58,19 @@ def test_grad_cam_is_the_papers_formula(linear, images):
     features = predict(keras.Model(linear.input, linear.get_layer("conv").output), images)
     weights = ops.convert_to_numpy(linear.get_layer("dense").kernel).astype(np.float64)
     expected = np.einsum("nyxk,kn->nyx", features, weights[:, classes] / 120).clip(0)
-    expected /= expected.max((1, 2), keepdims=True)
+    expected /= np.maximum(expected.max((1, 2), keepdims=True), 1e-9)
     np.testing.assert_allclose(grad_cam(linear, images, classes), expected, atol=1e-5)
+
+
+def test_hires_cam_is_its_formula(images):
+    """Before a dense layer, it is what each position adds to the logit, written down."""
+    model = after_convolution(keras.layers.Flatten(data_format="channels_last"))
+    classes = np.array([0, 1, 2, 0, 1])
+    features = predict(keras.Model(model.input, model.get_layer("conv").output), images)
+    kernel = ops.convert_to_numpy(model.get_layer("dense").kernel).reshape(12, 10, 4, 3)
+    expected = np.einsum("nyxk,yxkn->nyx", features, kernel[..., classes].astype(float)).clip(0)
+    expected /= expected.max((1, 2), keepdims=True)
+    np.testing.assert_allclose(hires_cam(model, images, classes), expected, atol=1e-5)
 
 
 def test_grad_cam_of_finite_differences(trained, digits):
@@ -85,13 +104,18 @@ def test_grad_cam_of_any_layer_and_class(layer, trained, digits):
     """Every convolution gives maps of the image's size in 0…1, other ones for other classes."""
     model = trained("cnn").model
     assert convolutions(model) == ["conv1", "conv2", "conv3"]
-    maps = [grad_cam(model, digits.images, np.full(30, c), layer) for c in (0, 1)]
+    maps = [
+        cam(model, digits.images, np.full(30, c), layer)
+        for cam in (grad_cam, hires_cam)
+        for c in (0, 1)
+    ]
     for found in maps:
         assert found.shape == (30, 28, 28)
         assert found.dtype == np.float32
         assert found.min() >= 0
         assert set(found.max((1, 2)).tolist()) <= {0.0, 1.0}
-    assert np.abs(maps[0] - maps[1]).mean() > 0.05
+    for one, other in ((0, 1), (2, 3), (0, 2)):
+        assert np.abs(maps[one] - maps[other]).mean() > 0.03
 
 
 def test_a_map_without_evidence_is_zero(linear, images):
@@ -194,10 +218,10 @@ def test_erasing_what_a_map_points_to(trained, digits):
     model = trained("cnn").model
     right = np.flatnonzero(predict(model, digits.images).argmax(1) == digits.labels)
     images, labels = digits.images[right], digits.labels[right]
-    maps = occlusion(model, images, labels, stride=4)
-    found = erasure(model, images, maps, labels)
-    assert found.pointed.mean() > found.elsewhere.mean() + 0.1
-    assert found.pointed.mean() > found.ink.mean() + 0.1
+    for maps in (hires_cam(model, images, labels), occlusion(model, images, labels, stride=4)):
+        found = erasure(model, images, maps, labels)
+        assert found.pointed.mean() > found.elsewhere.mean() + 0.1
+        assert found.pointed.mean() > found.ink.mean() + 0.1
     wrong = erasure(model, images, 1 - maps, labels)
     assert wrong.pointed.mean() < found.pointed.mean() - 0.1
 
@@ -231,12 +255,16 @@ backends.use(backends.choose())
 import numpy as np
 from pathlib import Path
 from mnist_keras import sources
-from mnist_keras.explanations import grad_cam, occlusion
+from mnist_keras.explanations import grad_cam, hires_cam, occlusion
 from mnist_keras.model_files import load_model
 model = load_model(Path(sys.argv[1])).model
 images = sources.load("digits", channels=3).images[:12]
 classes = np.arange(12) % 10
-found = {layer: grad_cam(model, images, classes, layer) for layer in ("conv1", "conv2", "conv3")}
+found = {
+    f"{cam.__name__} {layer}": cam(model, images, classes, layer)
+    for cam in (grad_cam, hires_cam)
+    for layer in ("conv1", "conv2", "conv3")
+}
 np.savez(sys.argv[2], occlusion=occlusion(model, images, classes, stride=4), **found)
 """
 

@@ -34,7 +34,7 @@ from mnist_keras.cli.progress import reading
     "layers",
     multiple=True,
     metavar="NAME",
-    help="Convolution for Grad-CAM; may be given more than once. Default: the last.",
+    help="Convolution for the maps; may be given more than once. Default: the last.",
 )
 @click.option(
     "--class", "class_name", metavar="NAME", help="Draw maps for it. Default: the predicted one."
@@ -73,10 +73,11 @@ def explain(
 ) -> None:
     """Draw where a model looks, how it sorts images, and what it gets wrong most confidently.
 
-    DIR holds labelled images, as for `evaluate`. Drawn are Grad-CAM and occlusion maps, with what
-    erasing the regions they point to does; t-SNE of pixels and of the features before and after
-    training, with the 1-NN score of each; the first layer's filters; and the mistakes the model
-    was surest of. Each picture is written as PNG and SVG, all of them on one page, index.html.
+    DIR holds labelled images, as for `evaluate`. Drawn are HiResCAM, Grad-CAM and occlusion maps,
+    with what erasing the regions they point to does; t-SNE of pixels and of the features before
+    and after training, with the 1-NN score of each; the first layer's filters; and the mistakes
+    the model was surest of. Each picture is written as PNG and SVG, all of them on one page,
+    index.html.
     """
     use_backend(backend)
     from mnist_keras import page, portrait
