@@ -85,9 +85,10 @@ def photo(side=300, centre=(190, 100), radius=50, width=16, shade=60, noise=6):
 
 
 @pytest.mark.parametrize("ground", ["dark", "bright"])
-def test_a_photo_becomes_a_centred_sign(ground):
+@pytest.mark.parametrize("shade", [0, 60, 180])
+def test_a_photo_becomes_a_centred_sign(ground, shade):
     """Ink is found on shaded paper, and put where MNIST has it: 20 pixels long, in the middle."""
-    brought = contract(ground).bring(photo())
+    brought = contract(ground).bring(photo(shade=shade))
     assert brought.shape == (28, 28, 3)
     assert brought.dtype == np.uint8
     assert (brought == brought[..., :1]).all()

@@ -80,6 +80,13 @@ def test_known_calibration(confidence, accuracy, error):
     assert found.overconfidence == pytest.approx(confidence - accuracy)
 
 
+def test_a_bins_upper_edge_is_its_own():
+    """Bins are open below and closed above, as the definition has them."""
+    edge = float(np.linspace(0, 1, 16)[10])
+    found = evaluate(np.array([[edge, 1 - edge]]), np.array([0]), ("yes", "no"))
+    assert [number for number, b in enumerate(found.bins) if b.n] == [9]
+
+
 def test_edges():
     """A single image, a class that is absent and one never given, and probability 0 are defined."""
     found = evaluate(np.array([[0.0, 1.0, 0.0]]), np.array([0]), ("a", "b", "c"))

@@ -1,0 +1,157 @@
+"""Print the measurements of docs/models.md.
+
+    KERAS_BACKEND=jax python docs/models.py IDX calibration|sanity|photos
+
+IDX is a folder with MNIST's test set. Of seeds 0 to 4, each with its own draw, the report's CNN is
+trained with either loss. `calibration`: what its probabilities are worth on the 9,500 held-out
+images. `sanity`: what erasing the tenth of the pixels that a map points to does, on the first 200
+of them. `photos`: 1,000 digits as dark ink on light, shaded, grainy paper, saved as JPEG.
+"""
+
+import argparse
+import io
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from mnist_keras import backends, sources
+
+backends.use(backends.choose())
+
+from mnist_keras.contract import Contract  # noqa: E402
+from mnist_keras.evaluation import evaluate  # noqa: E402
+from mnist_keras.explanations import erasure, grad_cam, hires_cam, occlusion  # noqa: E402
+from mnist_keras.prediction import predict, softmax  # noqa: E402
+from mnist_keras.runs import Run, Settings  # noqa: E402
+from mnist_keras.statistics import t_interval, wilson_interval  # noqa: E402
+from mnist_keras.tables import markdown_table  # noqa: E402
+from mnist_keras.training import Data, compiled_model, train  # noqa: E402
+
+SEEDS = range(5)
+REPORT = Settings()
+
+
+def trained(images, settings, seeds):
+    """Yield the network of each seed, and its held-out images."""
+    model = compiled_model(settings, (28, 28, 3), 10)
+    for seed in seeds:
+        data = Data(*sources.draw(images, 50, seed))
+        train(model, Run(settings=settings, seed=seed, scored_at=(settings.epochs,)), data)
+        yield model, data.heldout
+
+
+def over_seeds(values, digits):
+    """Return mean and t interval."""
+    low, high = t_interval(values)
+    return f"{fmean(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def calibration(images):
+    """Yield how sure and how right the CNN is, by loss and epochs."""
+    yield ["loss", "epochs", "accuracy, %", "sureness less accuracy, points", "ECE, %",
+           "negative log-likelihood", "Brier score"]  # fmt: skip
+    for epochs in (10, 50):
+        for loss in ("crossentropy", "focal"):
+            settings = replace(REPORT, loss=loss, epochs=epochs, gamma=None, alpha=None)
+            found = [
+                evaluate(softmax(predict(model, own.images)), own.labels, own.class_names)
+                for model, own in trained(images, settings, SEEDS)
+            ]
+            yield [
+                loss,
+                str(epochs),
+                over_seeds([100 * e.accuracy for e in found], 1),
+                over_seeds([100 * e.overconfidence for e in found], 1),
+                over_seeds([100 * e.calibration_error for e in found], 1),
+                over_seeds([e.negative_log_likelihood for e in found], 3),
+                over_seeds([e.brier for e in found], 3),
+            ]
+
+
+def sanity(images):
+    """Yield how much probability is lost with what a map points to, and more than elsewhere."""
+    methods = {
+        f"{title}, {name}": lambda *given, cam=cam, name=name: cam(*given, name)
+        for title, cam in (("Grad-CAM", grad_cam), ("HiResCAM", hires_cam))
+        for name in ("conv1", "conv2", "conv3")
+    } | {"occlusion": occlusion}
+    ways = ("pointed to", "more than the same shape elsewhere", "more than as much ink")
+    means = {name: {way: [] for way in ways} for name in methods}
+    for model, own in trained(images, REPORT, SEEDS):
+        some = own.images[:200]
+        classes = predict(model, some).argmax(1)
+        for name, method in methods.items():
+            e = erasure(model, some, method(model, some, classes), classes)
+            falls = (e.pointed, e.pointed - e.elsewhere, e.pointed - e.ink)
+            for way, fall in zip(ways, falls, strict=True):
+                means[name][way].append(float(fall.mean()))
+    yield ["map", *ways]
+    for name, by_way in means.items():
+        yield [name, *(over_seeds(values, 3) for values in by_way.values())]
+
+
+def photo(image, rng, pen):
+    """Return a digit written somewhere on a sheet, photographed in slanting light."""
+    side = int(rng.integers(90, 200))
+    large = Image.fromarray(image[..., 0]).resize((side, side), Image.Resampling.BICUBIC)
+    sharp = 1 / (1 + np.exp(-12 * (np.asarray(large) / 255 - 0.5)))
+    if pen:  # the stroke's middle only
+        width = 2 * (side // 80) + 1
+        thin = Image.fromarray((255 * sharp).astype(np.uint8)).filter(ImageFilter.MinFilter(width))
+        sharp = np.asarray(thin) / 255
+    ink = np.zeros((300, 400, 1))
+    y, x = (int(rng.integers(5, end - side - 5)) for end in ink.shape[:2])
+    ink[y : y + side, x : x + side, 0] = sharp
+    rows, columns = np.mgrid[-0.5:0.5:300j, -0.5:0.5:400j]
+    light = 60 * (rng.uniform(-1, 1) * rows + rng.uniform(-1, 1) * columns)
+    sheet = np.array([225, 220, 205]) * (1 - ink) + np.array([40, 50, 110]) * ink
+    sheet += light[..., np.newaxis] + rng.normal(0, 6, ink.shape)
+    file = io.BytesIO()
+    Image.fromarray(sheet.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=80)
+    return np.asarray(Image.open(file))
+
+
+def photos(images):
+    """Yield the accuracy on digits as they are, and as photos."""
+    model, own = next(trained(images, REPORT, [0]))
+    rng = np.random.default_rng(0)
+    own = own.take(np.sort(rng.permutation(len(own))[:1000]))
+    contract = Contract.of(own.images)
+    sheets = [photo(image, rng, pen=False) for image in own.images]
+    thin = [photo(image, rng, pen=True) for image in own.images]
+    large = [
+        np.asarray(Image.fromarray(image).resize((280, 280), Image.Resampling.BICUBIC))
+        for image in own.images
+    ]
+    kinds = {
+        "as they are": own.images,
+        "inverted": [contract.bring(255 - image) for image in own.images],
+        "inverted, `--invert no`": 255 - own.images,
+        "ten times as large": [contract.bring(image) for image in large],
+        "photos": [contract.bring(sheet) for sheet in sheets],
+        "photos, `--fit resize`": [contract.bring(sheet, fit="resize") for sheet in sheets],
+        "photos of a thin pen's": [contract.bring(sheet) for sheet in thin],
+    }
+    yield ["1,000 held-out digits", "right, %"]
+    for kind, shown in kinds.items():
+        right = int((predict(model, np.stack(shown)).argmax(1) == own.labels).sum())
+        low, high = (100 * bound for bound in wilson_interval(right, len(own)))
+        yield [kind, f"{100 * right / len(own):.1f} [{low:.1f}, {high:.1f}]"]
+
+
+def main():
+    """Print one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("idx", type=Path)
+    parser.add_argument("table", choices=["calibration", "sanity", "photos"])
+    options = parser.parse_args()
+    images = sources.load("mnist", options.idx, channels=3)
+    table = {"calibration": calibration, "sanity": sanity, "photos": photos}[options.table]
+    print("\n".join(markdown_table(list(table(images)))))
+
+
+if __name__ == "__main__":
+    main()
