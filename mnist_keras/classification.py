@@ -133,4 +133,7 @@ def classify(
         logits = predict(trained.model, np.stack(filled)) if images else np.empty((0, 0))
         of_images = iter(softmax(logits))
         for source, reason in zip(some, reasons, strict=True):
-            yield Classified(source.name, None if reason else next(of_images), reason)
+            probabilities = None if reason else next(of_images)
+            if probabilities is not None and not np.isfinite(probabilities).all():
+                probabilities, reason = None, "the model's probabilities are not finite numbers"
+            yield Classified(source.name, probabilities, reason)

@@ -24,6 +24,8 @@ _INK_SHARE = 20 / 28
 _LEAST_STROKE = 2.6
 # Parts of the ink smaller than this share of its largest part are specks.
 _SPECK = 0.02
+# A side of so many pixels is enough to find a sign of 20 in.
+_ENOUGH_PIXELS = 400
 _COLOUR_MODES: dict[int, ColorMode] = {channels: mode for mode, channels in CHANNELS.items()}
 
 
@@ -103,7 +105,8 @@ class Contract:
 
     def _ink(self, grey: np.ndarray, bright_ground: bool) -> np.ndarray:
         """Return what is written, bright on black (or dark on white), in MNIST's place."""
-        ink = written(255 - grey if bright_ground else grey)
+        grey = _reduced(255 - grey if bright_ground else grey)
+        ink = written(grey)
         placed = _placed(ink, self.form.image_size)
         levels = np.rint(255 * (1 - placed if bright_ground else placed)).astype(np.uint8)
         image = np.repeat(levels[..., np.newaxis], self.form.shape[-1], axis=-1)
@@ -138,6 +141,14 @@ def written(grey: np.ndarray) -> np.ndarray:
     signs = np.isin(parts, 1 + np.flatnonzero(sizes >= _SPECK * sizes.max()))
     near = ndimage.binary_dilation(signs, np.ones((3, 3)), iterations=2)
     return np.where(near, ((flat - low) / max(high - low, 1)).clip(0, 1), 0).astype(np.float32)
+
+
+def _reduced(grey: np.ndarray) -> np.ndarray:
+    """Return a large image with the means of blocks for its pixels: a sign needs no more."""
+    from PIL import Image
+
+    factor = max(grey.shape) // _ENOUGH_PIXELS
+    return np.asarray(Image.fromarray(grey).reduce(factor)) if factor > 1 else grey
 
 
 def _placed(ink: np.ndarray, size: tuple[int, int]) -> np.ndarray:

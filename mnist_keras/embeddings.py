@@ -42,6 +42,10 @@ def tsne(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
 
     if len(vectors) < _LEAST_IMAGES:
         raise ValueError(f"t-SNE needs {_LEAST_IMAGES} images. Received: {len(vectors)}")
+    if not np.isfinite(vectors).all():
+        raise ValueError("t-SNE needs vectors of finite numbers")
+    if not np.ptp(vectors, axis=0).any():  # the first component of nothing is NaN
+        return np.zeros((len(vectors), 2), np.float32)
     perplexity = min(_PERPLEXITY, (len(vectors) - 1) / 3)
     # One thread: several add up in no fixed order, and wait for each other where cores are shared.
     with threadpool_limits(1, "openmp"):

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from mnist_keras.images import DataError
 from mnist_keras.statistics import t_interval, wilson_interval
 
 _BINS = 15  # as Guo et al.
@@ -96,7 +97,8 @@ def evaluate(
         class_names: One name a class.
 
     Raises:
-        ValueError: If the shapes do not fit, or a probability is not finite.
+        ValueError: If the shapes do not fit.
+        DataError: If a probability is not finite.
 
     References:
         Brier, "Verification of forecasts expressed in terms of probability", 1950.
@@ -109,7 +111,7 @@ def evaluate(
             f"Received: shape {probabilities.shape}"
         )
     if not np.isfinite(probabilities).all():
-        raise ValueError("probabilities are not finite: the model has diverged")
+        raise DataError("the model's probabilities are not finite numbers")
     rows = np.arange(n)
     given, confidence = probabilities.argmax(1), probabilities.max(1)
     right = given == labels

@@ -7,12 +7,14 @@ network is built from the card's settings, and only numbers are taken from the a
 import base64
 import hashlib
 import json
+import stat
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import h5py
 import keras
 import numpy as np
 
@@ -22,6 +24,7 @@ from mnist_keras.image_folder.findings import escaped
 from mnist_keras.image_folder.reading import ImageForm
 from mnist_keras.image_folder.resizing import Interpolation
 from mnist_keras.images import DIGEST
+from mnist_keras.models import count_parameters
 from mnist_keras.records import Record, whole
 from mnist_keras.runs import ExperimentError, Settings, check_word
 from mnist_keras.statistics import wilson_interval
@@ -29,11 +32,14 @@ from mnist_keras.training import build_model
 
 CARD = "mnist_keras.json"
 # What Keras writes for a functional model without assets.
-_MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
+_WEIGHTS = "model.weights.h5"
+_MEMBERS = ("metadata.json", "config.json", _WEIGHTS)
 _FORMAT = 1
-# Declared sizes beyond which a file is refused before anything is built.
-_MOST_SIDE, _MOST_CLASSES = 128, 1000
-_MOST_CARD_BYTES, _MOST_BYTES = 2**28, 2**32
+# What a file may hold: weights, and each of its other parts.
+_MOST_BYTES, _MOST_OTHER_BYTES = 2**31, 2**25
+_LONGEST_NAME = 1000
+# Said of every model, so that who reads the file need not guess.
+_SCALE, _OUTPUT = "levels / 255", "logits"
 # What a file of another kind begins with, or is called, and why it is not loaded.
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _REFUSED_SUFFIXES = {
@@ -112,18 +118,24 @@ def metrics(record: Record) -> dict[str, Any]:
     return found
 
 
-def check_size(input_shape: tuple[int, ...], num_classes: int) -> None:
-    """Refuse sizes that a file may not declare.
+def check_size(settings: Settings, input_shape: tuple[int, ...], num_classes: int) -> int:
+    """Return how many bytes the weights of a model are.
 
     Raises:
-        ModelFileError: If the model takes larger images or has more classes.
+        ModelFileError: If they are more than a file may hold.
     """
-    if max(input_shape[:2]) > _MOST_SIDE or num_classes > _MOST_CLASSES:
-        height, width = input_shape[:2]
+    size = 4 * count_parameters(settings.model, input_shape, num_classes)
+    if size > _MOST_BYTES:
         raise ModelFileError(
-            f"a model of {height}×{width} pixels and {num_classes} classes; files hold up to "
-            f"{_MOST_SIDE} pixels a side and {_MOST_CLASSES} classes"
+            f"a {settings.model} of {' × '.join(map(str, input_shape))} and {num_classes} classes "
+            f"has {size:,} bytes of weights; files hold up to {_MOST_BYTES:,}"
         )
+    return size
+
+
+def is_finite(model: keras.Model) -> bool:
+    """Return whether all weights are numbers: a model that has diverged has none to give."""
+    return all(np.isfinite(keras.ops.convert_to_numpy(w)).all() for w in model.weights)
 
 
 def save_model(path: Path, trained: TrainedModel) -> None:
@@ -159,17 +171,17 @@ def load_model(path: Path) -> TrainedModel:
     try:
         card = _read(path)
         shape, classes = card.contract.form.shape, len(card.class_names)
-        check_size(shape, classes)
         model = build_model(card.settings, shape, classes, card.seed)
         model.load_weights(path)
+        if not is_finite(model):
+            raise ModelFileError("its weights are not finite numbers")
     except ModelFileError as error:
         raise ModelFileError(f"{name}: {error}") from error
     except OSError as error:
         said = error.strerror or str(error).splitlines()[0]
         raise ModelFileError(f"{name}: cannot be read: {said}") from error
     except Exception as error:  # h5py and Keras raise almost anything on damaged weights
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelFileError(f"{name}: its weights do not fit its card: {said}") from error
+        raise ModelFileError(f"{name}: its weights do not fit its card") from error
     return TrainedModel(model, card)
 
 
@@ -177,9 +189,13 @@ def _read(path: Path) -> Card:
     """Return the card of a file, once all that it says of the archive has been checked."""
     if reason := _REFUSED_SUFFIXES.get(path.suffix.lower()):
         raise ModelFileError(reason)
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ModelFileError("not a regular file")
     with open(path, "rb") as file:
         if file.read(len(_HDF5)) == _HDF5:
             raise ModelFileError(_REFUSED_SUFFIXES[".h5"])
+    if path.suffix != ".keras":
+        raise ModelFileError("the name of a model has to end in .keras")
     try:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive)
@@ -188,13 +204,36 @@ def _read(path: Path) -> Card:
             for member in _MEMBERS:
                 if checksums[member] != _checksum(archive, member):
                     raise ModelFileError(f"damaged or changed: {member} is not what was written")
+            _check_weights(archive, card)
             return card
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+        if isinstance(error, RecursionError):
+            raise ModelFileError("its card cannot be read: it is nested too deep") from error
         raise ModelFileError(f"not a whole .keras file: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, ModelFileError):
             raise
         raise ModelFileError(f"its card cannot be read: {error!r}") from error
+
+
+def _check_weights(archive: zipfile.ZipFile, card: Card) -> None:
+    """Refuse weights that are not as many as the card's network has, or not all in the file."""
+    size = check_size(card.settings, card.contract.form.shape, len(card.class_names))
+    if archive.getinfo(_WEIGHTS).file_size < size:
+        raise ModelFileError("its card declares more weights than it holds")
+
+    def check(name: str, item: Any) -> None:
+        # What is filled in, compressed or elsewhere may be of any size.
+        if isinstance(item, h5py.Dataset) and item.id.get_storage_size() != item.nbytes:
+            raise ModelFileError("its weights are not all in the file")
+
+    try:
+        with archive.open(_WEIGHTS) as file, h5py.File(file) as weights:
+            weights.visititems(check)
+    except ModelFileError:
+        raise
+    except Exception as error:  # h5py raises almost anything on damaged files
+        raise ModelFileError("its weights cannot be read") from error
 
 
 def _check_members(archive: zipfile.ZipFile) -> None:
@@ -206,8 +245,10 @@ def _check_members(archive: zipfile.ZipFile) -> None:
     if sorted(names) != sorted((*_MEMBERS, CARD)):
         odd = sorted(set(names) - {*_MEMBERS, CARD}) or "one of its parts twice, or not at all"
         raise ModelFileError(f"not what `mnist-keras train` writes: it holds {odd}")
+    if min(member.header_offset for member in members) > 0:
+        raise ModelFileError("not what `mnist-keras train` writes: something stands before it")
     for member in members:
-        most = _MOST_BYTES if member.filename.endswith(".h5") else _MOST_CARD_BYTES
+        most = 2 * _MOST_BYTES if member.filename == _WEIGHTS else _MOST_OTHER_BYTES
         if member.compress_type != zipfile.ZIP_STORED or member.file_size > most:
             raise ModelFileError(f"{member.filename} is compressed or too large")
 
@@ -229,11 +270,11 @@ def _to_json(card: Card, checksums: Mapping[str, str]) -> dict[str, Any]:
             "color_mode": form.color_mode,
             "image_size": list(form.image_size),
             "interpolation": form.interpolation,
-            "scale": "levels / 255",
+            "scale": _SCALE,
             "ground": card.contract.ground,
             "resized": card.contract.resized,
         },
-        "output": "logits",
+        "output": _OUTPUT,
         "settings": asdict(card.settings),
         "seed": card.seed,
         "data": {"name": card.data_name, "fingerprint": card.data_fingerprint},
@@ -245,15 +286,19 @@ def _to_json(card: Card, checksums: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _from_json(document: Mapping[str, Any]) -> tuple[Card, Mapping[str, str]]:
-    if document["format"] != _FORMAT:
-        raise ModelFileError("written by another version of mnist-keras")
     takes, data = document["input"], document["data"]
+    said = [document["format"], document["output"], takes["scale"]]
+    kinds = [type(document["format"]), type(takes["resized"])]
+    if said != [_FORMAT, _OUTPUT, _SCALE] or kinds != [int, bool]:
+        raise ModelFileError("written by another version of mnist-keras")
     height, width = takes["image_size"]
     names = document["class_names"]
     if not all(type(side) is int and side > 0 for side in (height, width)):
         raise ValueError(f"image_size {takes['image_size']!r}")
-    if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError("class_names")
+    if not isinstance(names, list) or not names or len(set(names)) < len(names):
+        raise ValueError("class_names are no list of different names")
+    if not all(0 < len(name) <= _LONGEST_NAME and escaped(name) == name for name in names):
+        raise ValueError("class_names that cannot be shown")
     if type(document["seed"]) is not int or document["seed"] < 0:
         raise ValueError(f"seed {document['seed']!r}")
     try:
@@ -267,7 +312,7 @@ def _from_json(document: Mapping[str, Any]) -> tuple[Card, Mapping[str, str]]:
     digests = np.frombuffer(base64.b64decode(document["trained_on"], validate=True), DIGEST)
     return Card(
         class_names=tuple(names),
-        contract=Contract(form, takes["ground"], bool(takes["resized"])),
+        contract=Contract(form, takes["ground"], takes["resized"]),
         settings=settings,
         seed=document["seed"],
         data_name=str(data["name"]),

@@ -5,6 +5,7 @@ logarithm again; log-softmax of log-softmax is itself, so losses and gradients a
 """
 
 import math
+from itertools import pairwise
 
 import keras
 import numpy as np
@@ -78,6 +79,25 @@ def cnn(input_shape=(28, 28, 3), num_classes=10, activation="relu", seed=0):
     x = _dense(x, 3000, "fc1", seed, activation)
     x = _dense(x, 1000, "fc2", seed, activation)
     return keras.Model(inputs, _dense(x, num_classes, "fc3", seed), name="cnn")
+
+
+def count_parameters(name, input_shape, num_classes):
+    """Return how many parameters a network has, without building it.
+
+    Args:
+        name: `"basic_net"` or `"cnn"`.
+        input_shape: `(height, width, channels)` of the images.
+        num_classes: Number of logits.
+    """
+    height, width, channels = input_shape
+
+    def chain(*sizes):
+        return sum((before + 1) * after for before, after in pairwise(sizes))
+
+    if name == "basic_net":
+        return chain(height * width * channels, 512, 256, num_classes)
+    convolutions = chain(9 * channels, 32) + chain(9 * 32, 64) + chain(9 * 64, 128)
+    return convolutions + chain((height // 4) * (width // 4) * 128, 3000, 1000, num_classes)
 
 
 def _dense(x, units, name, seed, activation=None):

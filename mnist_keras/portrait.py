@@ -9,7 +9,14 @@ import numpy as np
 from mnist_keras import model_figures
 from mnist_keras.albums import Picture
 from mnist_keras.embeddings import features, nearest_neighbour_score, tsne
-from mnist_keras.explanations import convolutions, erasure, grad_cam, hires_cam, occlusion
+from mnist_keras.explanations import (
+    ExplanationError,
+    convolutions,
+    erasure,
+    grad_cam,
+    hires_cam,
+    occlusion,
+)
 from mnist_keras.images import LabeledImages
 from mnist_keras.model_figures import Embedding
 from mnist_keras.model_files import TrainedModel
@@ -46,10 +53,12 @@ def draw(
         seed: Integer >= 0 for what is drawn at random.
 
     Raises:
-        ExplanationError: If the model has no such layer.
+        ExplanationError: If the model has no such layer, or gives no finite numbers.
     """
     images = images.canonical()
     probabilities = softmax(predict(trained.model, images.images))
+    if not np.isfinite(probabilities).all():
+        raise ExplanationError("the model's probabilities are not finite numbers")
     # A name is a name, be there dollar signs in it.
     with matplotlib.rc_context({"text.parse_math": False}):
         yield _maps(trained, images, probabilities, layers, label, count, seed)

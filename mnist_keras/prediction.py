@@ -34,5 +34,7 @@ def predict(model: keras.Model, images: Images) -> np.ndarray:
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Return the probabilities of the classes: `float64` of the shape of the logits."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True, initial=-1e30))
-    return exponentials / exponentials.sum(-1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # logits that are not finite give NaN
+        highest = logits.max(-1, keepdims=True, initial=-1e30)
+        exponentials = np.exp(logits.astype(np.float64) - highest)
+        return exponentials / exponentials.sum(-1, keepdims=True)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,8 @@ def whole(path: Path) -> Iterator[Path]:
     Raises:
         RecordError: If it cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished{path.suffix}")
+    # Cut short: with its endings, a name may become longer than file systems allow.
+    unfinished = path.with_name(f".{path.name[:99]}.{os.getpid()}.unfinished{path.suffix}")
     try:
         yield unfinished
         with open(unfinished, "rb+") as file:
@@ -144,7 +145,8 @@ def whole(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise RecordError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def _checksum(body: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from mnist_keras.seeds import generator
 # Outputs of another runtime, relative to the largest logit (or 1): what rounding explains.
 TOLERANCE = 1e-5
 _COMPARED = 64
+_SAVED_MODEL = "_saved_model"  # a folder; the other formats are files
 
 
 class ExportError(RuntimeError):
@@ -118,9 +119,7 @@ FORMATS = {
         _export_onnx,
         _run_onnx,
     ),
-    "saved_model": Format(
-        "_saved_model", {"tensorflow": ()}, _export_saved_model, _run_saved_model
-    ),
+    "saved_model": Format(_SAVED_MODEL, {"tensorflow": ()}, _export_saved_model, _run_saved_model),
     "litert": Format(".tflite", {"tensorflow": ("ai_edge_litert",)}, _export_litert, _run_litert),
     "torch": Format(".pt2", {"torch": ()}, _export_torch, _run_torch),
 }
@@ -145,6 +144,13 @@ def check(format: str, backend: str) -> None:
         raise BackendError(f"{format} on {backend} needs more packages: pip install {packages}")
 
 
+def replaceable(path: Path, format: str) -> bool:
+    """Return whether an export may take that place: nothing of another kind is there."""
+    if FORMATS[format].suffix != _SAVED_MODEL:
+        return bool(path.name) and not path.is_dir()
+    return bool(path.name) and (not path.exists() or (path / "saved_model.pb").is_file())
+
+
 def export(model: keras.Model, format: str, path: Path) -> float:
     """Export a model, load the file in its own runtime, and compare the logits of random images.
 
@@ -159,13 +165,15 @@ def export(model: keras.Model, format: str, path: Path) -> float:
     Raises:
         BackendError: As `check` does.
         ExportError: If the exported file gives other logits.
-        RecordError: If it cannot be written.
+        RecordError: If it cannot be written, or is there and of another kind.
     """
+    if not replaceable(path, format):
+        raise RecordError(f"{path}: no {format} that could be replaced")
     check(format, keras.backend.backend())
     about = FORMATS[format]
     x = generator(0, "exported images").random((_COMPARED, *model.input_shape[1:]), np.float32)
     expected = model.predict_on_batch(x)
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.unfinished{about.suffix}")
+    unfinished = path.with_name(f".{path.stem[:99]}.{os.getpid()}.unfinished{about.suffix}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # exporters warn of their own deprecated parts
@@ -182,10 +190,14 @@ def export(model: keras.Model, format: str, path: Path) -> float:
         if path.is_dir():
             shutil.rmtree(path)
         os.replace(unfinished, path)
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except ExportError:
+        raise
+    except Exception as error:  # exporters raise almost anything, also of a full disk
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RecordError(f"{path}: cannot be written: {said}") from error
     finally:
         if unfinished.is_dir():
-            shutil.rmtree(unfinished)
-        unfinished.unlink(missing_ok=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
+        else:
+            unfinished.unlink(missing_ok=True)
     return difference

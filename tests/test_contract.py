@@ -141,6 +141,16 @@ def test_an_empty_image_stays_empty(level):
     assert not written(empty[..., 0].astype(np.float32)).any()
 
 
+def test_a_large_photo_is_found_as_a_small_one_is():
+    """A photo of many pixels is looked at in fewer; the sign is the same."""
+    small = contract().bring(photo(noise=0)).astype(int)
+    large = np.kron(photo(noise=0), np.ones((5, 5, 1), np.uint8))
+    found = contract().bring(large).astype(int)
+    # A centre between two pixels may be put on either.
+    moved = [np.roll(small, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    assert min(np.abs(found - one).mean() for one in moved) < 4
+
+
 @pytest.mark.parametrize("shape", [(8, 300), (300, 8), (29, 28)])
 def test_odd_shapes(shape):
     """A sign of any shape fits, its longer side 20 pixels."""

@@ -44,3 +44,11 @@ def test_tsne_keeps_groups_and_repeats():
     assert tsne(vectors[:10]).shape == (10, 2)
     with pytest.raises(ValueError, match="needs 10 images"):
         tsne(vectors[:9])
+
+
+@pytest.mark.any_backend
+def test_tsne_of_what_has_no_map():
+    """Vectors that are all alike lie on one point; such as are no numbers are refused."""
+    assert not tsne(np.ones((20, 5), np.float32)).any()
+    with pytest.raises(ValueError, match="finite"):
+        tsne(np.full((20, 5), np.nan))

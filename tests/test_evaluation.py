@@ -106,7 +106,7 @@ def test_edges():
     [
         (np.ones((2, 3)) / 3, np.zeros(2, int), r"shape \(2, 4\)"),
         (np.ones((0, 4)), np.zeros(0, int), "n >= 1"),
-        (np.full((1, 4), np.nan), np.zeros(1, int), "has diverged"),
+        (np.full((1, 4), np.nan), np.zeros(1, int), "are not finite"),
     ],
 )
 def test_wrong_arguments(probabilities, labels, said):

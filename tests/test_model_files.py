@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -97,16 +98,26 @@ def card_with(**entries):
     ("entries", "said"),
     [
         ({"format": 99}, "written by another version"),
-        ({"class_names": []}, "its card cannot be read: ValueError"),
-        ({"class_names": ["a"] * 1001}, "files hold up to 128 pixels a side and 1000 classes"),
+        ({"format": True}, "written by another version"),
+        ({"output": "probabilities"}, "written by another version"),
+        ({"input__scale": "levels"}, "written by another version"),
+        ({"input__resized": "no"}, "written by another version"),
+        ({"class_names": []}, "no list of different names"),
+        ({"class_names": "0123456789"}, "no list of different names"),
+        ({"class_names": ["a", "a"]}, "no list of different names"),
+        ({"class_names": ["a\nb", "b"]}, "names that cannot be shown"),
+        ({"class_names": ["\ud800", "b"]}, "names that cannot be shown"),
+        ({"class_names": ["a" * 10**6, "b"]}, "names that cannot be shown"),
+        ({"class_names": [str(n) for n in range(10**5)]}, "more weights than it holds"),
         ({"class_names": ["a", "b"]}, "its weights do not fit its card"),
-        ({"input__image_size": [10**9, 10**9]}, "files hold up to 128 pixels a side"),
+        ({"input__image_size": [10**9, 10**9]}, "bytes of weights; files hold up to"),
+        ({"input__image_size": [64, 64]}, "its card declares more weights than it holds"),
         ({"input__image_size": [28, -1]}, "image_size [28, -1]"),
-        ({"input__image_size": [56, 56]}, "its weights do not fit its card"),
+        ({"input__image_size": [14, 14]}, "its weights do not fit its card"),
         ({"input__color_mode": "cmyk"}, "unknown color_mode 'cmyk'"),
         ({"input__ground": "red"}, "unknown ground 'red'"),
         ({"settings__model": "os.system"}, "unknown model 'os.system'"),
-        ({"settings__model": "cnn"}, "its weights do not fit its card"),
+        ({"settings__model": "cnn"}, "its card declares more weights than it holds"),
         ({"settings": 3}, "its card cannot be read"),
         ({"seed": -1}, "seed -1"),
         ({"trained_on": "???"}, "its card cannot be read"),
@@ -161,13 +172,42 @@ def forged(tampered):
 
 
 @pytest.mark.any_backend
-def test_forged_weights_are_refused(forged, tmp_path):
-    """Weights that a forged card vouches for are read as numbers of the right shapes, or not."""
-    with h5py.File(tmp_path / "forged.h5", "w") as file:
+def test_forged_weights_are_refused(forged, model_file, tmp_path):
+    """Weights that are elsewhere, filled in, of other shapes or no numbers are not read."""
+    genuine = zipfile.ZipFile(model_file("basic_net")).read("model.weights.h5")
+
+    def edited(edit):
+        path = tmp_path / "forged.h5"
+        path.write_bytes(genuine)
+        with h5py.File(path, "a") as file:
+            edit(file)
+        content = path.read_bytes()
+        return forged("model.weights.h5", "weights", content.ljust(len(genuine), b"\0"))
+
+    def link(file):
+        del file["layers"]
         file["layers"] = h5py.ExternalLink("/etc/passwd", "/")
-    content = (tmp_path / "forged.h5").read_bytes()
-    with pytest.raises(ModelFileError, match="its weights do not fit its card"):
-        load_model(forged("model.weights.h5", "weights", content))
+
+    def fill(file):
+        del file["layers/dense/vars/0"]
+        file.create_dataset("layers/dense/vars/0", (2**30,), "f4", chunks=(2**20,))
+
+    def spoil(file):
+        file["layers/dense/vars/0"][0, 0] = np.nan
+
+    def turn(file):
+        kernel = file["layers/dense/vars/0"][:].T
+        del file["layers/dense/vars/0"]
+        file["layers/dense/vars/0"] = kernel
+
+    for edit, said in (
+        (link, "its weights (cannot be read|do not fit its card)"),
+        (fill, "its weights are not all in the file"),
+        (spoil, "its weights are not finite numbers"),
+        (turn, "its weights do not fit its card"),
+    ):
+        with pytest.raises(ModelFileError, match=said):
+            load_model(edited(edit))
 
 
 @pytest.mark.any_backend
@@ -185,6 +225,7 @@ def test_a_forged_config_runs_nothing(forged):
         ("model.keras", b"\x89HDF\r\n\x1a\n", "whole models in HDF5 are not loaded"),
         ("model.pkl", b"", "pickles are not loaded"),
         ("model.pt", b"", "pickles are not loaded"),
+        ("model.zip", b"PK", "the name of a model has to end in .keras"),
         ("model.keras", b"", "not a whole .keras file"),
         ("model.keras", b"PK\x03\x04 no more", "not a whole .keras file"),
         ("model.keras", None, "cannot be read: No such file"),
@@ -200,10 +241,21 @@ def test_other_files_are_refused(name, content, said, tmp_path):
 
 
 @pytest.mark.any_backend
-def test_a_folder_is_no_model(tmp_path):
-    """A folder is refused as any file that cannot be read."""
-    with pytest.raises(ModelFileError, match="cannot be read"):
-        load_model(tmp_path)
+def test_a_folder_or_a_pipe_is_no_model(tmp_path):
+    """Neither is read, nor waited for."""
+    os.mkfifo(tmp_path / "pipe.keras")
+    for path in (tmp_path, tmp_path / "pipe.keras"):
+        with pytest.raises(ModelFileError, match="not a regular file"):
+            load_model(path)
+
+
+@pytest.mark.any_backend
+def test_bytes_before_the_archive_are_refused(model_file, tmp_path):
+    """A file that is another kind of file as well is none of ours."""
+    path = tmp_path / "double.keras"
+    path.write_bytes(b"#!/bin/sh\n" + model_file("basic_net").read_bytes())
+    with pytest.raises(ModelFileError, match="something stands before it"):
+        load_model(path)
 
 
 @pytest.mark.any_backend

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mnist_keras import basic_net, cnn
+from mnist_keras import basic_net, cnn, models
 from mnist_keras.models import load_torch_state, torch_state
 
 X = np.random.default_rng(0).random((3, 28, 28, 3), dtype=np.float32)
@@ -117,3 +117,12 @@ def test_wrong_torch_states_are_one_error_and_change_nothing():
         load_torch_state(model, torch_state(cnn()))
     for mine, old in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(mine, old)
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 3), (20, 26, 1), (9, 8, 4)])
+@pytest.mark.parametrize("name", ["basic_net", "cnn"])
+def test_count_parameters(name, shape):
+    """The count that is known without a network is the network's."""
+    for classes in (2, 10):
+        built = getattr(models, name)(shape, classes)
+        assert models.count_parameters(name, shape, classes) == built.count_params()

@@ -2,6 +2,7 @@
 
 import importlib.util
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from mnist_keras import runtimes
 from mnist_keras.backends import BackendError
 from mnist_keras.prediction import predict
+from mnist_keras.records import RecordError
 from mnist_keras.runtimes import FORMATS, ExportError, export
 
 BACKEND = keras.backend.backend()
@@ -91,6 +93,35 @@ def test_a_runtime_that_differs_is_refused(error, copying, trained, tmp_path):
     assert export(model, "onnx", path) < 1e-5
     assert path.read_bytes() == b"exported"
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_only_its_own_kind_is_replaced(copying, trained, tmp_path):
+    """A folder is not deleted for a file, nor any folder for a SavedModel."""
+    model = trained("basic_net").model
+    copying(model, 0.0)
+    (tmp_path / "photos").mkdir()
+    for path in (tmp_path / "photos", tmp_path / "photos" / "..", Path()):
+        with pytest.raises(RecordError, match="no onnx that could be replaced"):
+            export(model, "onnx", path)
+    assert not runtimes.replaceable(tmp_path / "photos", "saved_model")
+    assert not runtimes.replaceable(Path(), "saved_model")
+    (tmp_path / "photos" / "saved_model.pb").touch()
+    assert runtimes.replaceable(tmp_path / "photos", "saved_model")
+    assert runtimes.replaceable(tmp_path / "new", "saved_model")
+
+
+def test_a_failing_exporter_is_one_line(trained, tmp_path, monkeypatch):
+    """Whatever an exporter raises, the file is named and no part of it is left."""
+
+    def fail(model, path):
+        path.write_bytes(b"half")
+        raise RuntimeError("disk full\nand more")
+
+    about = runtimes.Format(".onnx", {BACKEND: ()}, fail, lambda path: None)
+    monkeypatch.setitem(FORMATS, "onnx", about)
+    with pytest.raises(RecordError, match=r"cannot be written: disk full$"):
+        export(trained("basic_net").model, "onnx", tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_export_command(model_file, invoke, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mnist_keras import portrait
 from mnist_keras.classification import classify, image_files, labelled_images
+from mnist_keras.explanations import ExplanationError
 from mnist_keras.images import DataError
 from mnist_keras.model_files import load_model
 from mnist_keras.prediction import predict, softmax
@@ -59,6 +62,8 @@ def test_train_is_the_run(invoke, tmp_path):
         ((), 2, "Missing option '-o'"),
         (("-o", "{tmp}/model.h5"), 2, "has to end in .keras"),
         (("-o", "{tmp}/no/model.keras"), 2, "no such folder"),
+        (("-o", ""), 2, "the path is empty"),
+        (("-o", "{tmp}/" + "a" * 300 + ".keras"), 2, "File name too long"),
         (("-o", "{tmp}/there.keras"), 2, "--overwrite replaces it"),
         (("-o", "{tmp}/m.keras", "--model", "lenet"), 2, "'lenet' is not one of"),
         (("-o", "{tmp}/m.keras", "--epochs", 0), 2, "`epochs` must be an integer >= 1"),
@@ -96,6 +101,18 @@ def test_a_diverged_training_writes_nothing(invoke, tmp_path):
     assert result.exit_code == 6
     assert "diverged at epoch" in result.stderr
     assert path.read_bytes() == b"old"
+
+
+def test_weights_that_the_last_step_spoils_are_not_written(invoke, tmp_path):
+    """One epoch of one step has a finite loss; the weights after it are none."""
+    path = tmp_path / "m.keras"
+    result = invoke(
+        *("train", "-o", path, "--source", "digits", "--model", "basic_net", "--epochs", 1),
+        *("--optimizer", "sgd", "--activation", "relu", "--learning-rate", 1e38),
+        *("--batch-size", 1000),
+    )
+    assert result.exit_code == 6
+    assert not path.exists()
 
 
 def test_predict_gives_the_models_probabilities(invoke, model_file, trained, digits_data, folder):
@@ -204,6 +221,19 @@ def test_classify_with_many_bad_ones(trained, folder, tmp_path):
             np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
     assert [found.reason for found in classify(trained("basic_net"), [broken])] == ["empty file"]
     assert list(classify(trained("basic_net"), [])) == []
+
+
+def test_a_model_without_finite_answers(trained, folder):
+    """Weights so large that logits overflow: no image is classified, and the reason is said."""
+    model = trained("basic_net").untrained()
+    for variable in model.trainable_variables:
+        variable.assign(np.full(variable.shape, 1e30, np.float32))
+    spoilt = replace(trained("basic_net"), model=model)
+    for found in classify(spoilt, image_files(folder)):
+        assert found.reason == "the model's probabilities are not finite numbers"
+    images = labelled_images(folder, spoilt.card)
+    with pytest.raises(ExplanationError, match="not finite"):
+        next(portrait.draw(spoilt, images))
 
 
 def test_evaluate_command(invoke, model_file, trained, folder, tmp_path):
@@ -315,7 +345,7 @@ def test_explain_command(model, invoke, model_file, digits_data, write_images, t
         (("evaluate", "{model}", "{folder}", "-o", "{tmp}/file/x"), 2, "cannot be written"),
         (("predict", "{model}"), 2, "Missing argument"),
         (("predict", "{model}", "{tmp}/empty"), 3, "no images"),
-        (("predict", "{folder}", "{folder}"), 3, "cannot be read: Is a directory"),
+        (("predict", "{folder}", "{folder}"), 3, "not a regular file"),
         (("predict", "{model}", "", "{folder}"), 2, "the path is empty"),
         (("predict", "{model}", "{folder}", "--invert", "maybe"), 2, "'maybe' is not one of"),
         (("predict", "{model}", "{folder}", "--max-files", "3"), 3, "more than 3 files"),
@@ -324,6 +354,7 @@ def test_explain_command(model, invoke, model_file, digits_data, write_images, t
         (("explain", "{model}", "{folder}", "--images", "0"), 2, "0 is not in the range"),
         (("explain", "{model}", "{few}"), 3, "pictures need at least 10"),
         (("explain", "{model}", "{folder}", "-o", "{tmp}/file/x"), 2, "cannot be written"),
+        (("explain", "{mlp}", "{folder}", "--layer", "fc1"), 2, "unknown convolution 'fc1'"),
         (("export", "{model}", "--format", "coreml"), 2, "'coreml' is not one of"),
     ],
 )
@@ -336,7 +367,13 @@ def test_wrong_input_is_one_line(arguments, code, said, invoke, model_file, fold
     for path in list(folder.rglob("*.png"))[::12]:
         (few / path.parent.name).mkdir(parents=True, exist_ok=True)
         (few / path.parent.name / path.name).write_bytes(path.read_bytes())
-    names = {"model": model_file("cnn"), "folder": folder, "tmp": tmp_path, "few": few}
+    names = {
+        "mlp": model_file("basic_net"),
+        "model": model_file("cnn"),
+        "folder": folder,
+        "tmp": tmp_path,
+        "few": few,
+    }
     result = invoke(*(argument.format(**names) for argument in arguments))
     assert result.exit_code == code, result.output
     assert said in result.stderr

@@ -1,5 +1,6 @@
 """The command line: each command parses, sets the backend, calls the library and prints."""
 
+import errno
 import io
 import os
 import signal
@@ -30,11 +31,17 @@ def _exit_code(error: Exception) -> int | None:
     from mnist_keras.records import RecordError
     from mnist_keras.runs import ExperimentError
 
-    codes = {ExperimentError: 2, RecordError: 2, DataError: 3, BackendError: 4}
-    if "mnist_keras.model_files" in sys.modules:  # it imports Keras: where it is not, no error is
-        from mnist_keras.model_files import ModelFileError
-
-        codes[ModelFileError] = 3
+    codes: dict[type, int] = {ExperimentError: 2, RecordError: 2, DataError: 3, BackendError: 4}
+    # These modules import Keras: where one is not imported, its error is not raised.
+    for name, kind, code in (
+        ("model_files", "ModelFileError", 3),
+        ("explanations", "ExplanationError", 2),
+        ("runtimes", "ExportError", 4),
+    ):
+        if module := sys.modules.get(f"mnist_keras.{name}"):
+            codes[getattr(module, kind)] = code
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # the output's, e.g.
+        return 2
     return next((code for kind, code in codes.items() if isinstance(error, kind)), None)
 
 

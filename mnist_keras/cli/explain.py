@@ -22,7 +22,7 @@ from mnist_keras.cli.progress import reading
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=NamedPath(path_type=Path, file_okay=False),
     default=Path("results/explanations"),
     show_default=True,
     metavar="FOLDER",
@@ -93,7 +93,7 @@ def explain(
     if class_name is not None:
         check_word("class", class_name, names)
     for layer in layers:
-        check_word("convolution", layer, portrait.convolutions(trained.model))
+        check_word("convolution", layer, portrait.convolutions(trained.model) or ["none"])
     with reading() as progress:
         images = labelled_images(
             directory, trained.card, on_bad=on_bad, max_files=max_files, progress=progress

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mnist_keras.cli.options import NamedPath, backend_option, use_backend
+from mnist_keras.cli.options import NamedPath, backend_option, check_writable, use_backend
 
 
 @click.command()
@@ -19,7 +19,7 @@ from mnist_keras.cli.options import NamedPath, backend_option, use_backend
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     metavar="PATH",
     help="Default: the model's name with the suffix of the format.",
 )
@@ -45,6 +45,9 @@ def export(
         output = model.with_name(f"{model.stem}{runtimes.FORMATS[format].suffix}")
     if not output.parent.is_dir():
         raise click.UsageError(f"--output: no such folder: {output.parent}")
+    if not runtimes.replaceable(output, format) or (output.exists() and output.samefile(model)):
+        raise click.UsageError(f"{output} is no {format} that could be replaced")
+    check_writable(output)
     if output.exists() and not overwrite:
         raise click.UsageError(f"{output} is there already; --overwrite replaces it")
     trained = load_model(model)

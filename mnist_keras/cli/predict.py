@@ -60,13 +60,14 @@ def predict(
     """
     use_backend(backend)
     from mnist_keras.classification import ImageSource, classify, image_files
+    from mnist_keras.image_folder.decoding import read_stream
     from mnist_keras.model_files import load_model
 
     trained = load_model(model)
     sources: list[ImageSource] = []
     for name in images:
         if name == "-":
-            sources.append(ImageSource("-", sys.stdin.buffer.read))
+            sources.append(ImageSource("-", lambda: read_stream(sys.stdin.buffer)))
         elif name:
             sources += image_files(Path(name), max_files)
         else:
@@ -105,8 +106,13 @@ def _writer(format: str, sources: "Sequence[ImageSource]") -> Callable[[Sequence
         return write_json
     if format == "csv":
         table = csv.writer(sys.stdout, lineterminator="\n")
-        table.writerow(_COLUMNS)
-        return table.writerow
+
+        def write_row(cells: Sequence[str]) -> None:
+            table.writerow(cells)
+            sys.stdout.flush()
+
+        write_row(_COLUMNS)
+        return write_row
     width = max(len(_shown(source.name)) for source in sources)
 
     def write_line(cells: Sequence[str]) -> None:

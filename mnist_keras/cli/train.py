@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mnist_keras.cli.images import check_data_options, data_options, seed_images
-from mnist_keras.cli.options import backend_option, use_backend
+from mnist_keras.cli.options import NamedPath, backend_option, check_writable, use_backend
 from mnist_keras.cli.progress import progress
 from mnist_keras.runs import ACTIVATIONS, LOSSES, MODELS, OPTIMIZERS, Settings
 
@@ -58,7 +58,7 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NamedPath(path_type=Path, dir_okay=False),
     required=True,
     metavar="FILE.keras",
     help="The model, with its card.",
@@ -136,29 +136,33 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise click.UsageError(f"--output: the name has to end in .keras. Received: {output}")
     if not output.parent.is_dir():
         raise click.UsageError(f"--output: no such folder: {output.parent}")
+    check_writable(output)
     if output.exists() and not overwrite:
         raise click.UsageError(f"{output} is there already; --overwrite replaces it")
 
 
 def train_model(settings: Settings, seed: int, data: "Data") -> Any:
     """Train, showing progress, and return the `TrainedModel`, or `None` if it diverged."""
+    import numpy as np
+
     from mnist_keras import training
     from mnist_keras.contract import Contract
     from mnist_keras.model_files import Card, TrainedModel, check_size, metrics
+    from mnist_keras.prediction import predict
     from mnist_keras.runs import Run
 
     shape, class_names = data.images.images.shape[1:], data.images.class_names
-    check_size(shape, len(class_names))
-    run = Run(settings=settings, seed=seed, scored_at=(settings.epochs,))
+    check_size(settings, shape, len(class_names))
+    epochs = settings.epochs
+    run = Run(settings=settings, seed=seed, scored_at=(epochs,))
     model = training.compiled_model(settings, shape, len(class_names))
     with progress([run]) as advance:
         record = training.train(model, run, data, on_epoch=advance(run))
-    if record.diverged:
-        click.echo(
-            f"{run.title}: diverged at epoch {record.diverged}; nothing is written", err=True
-        )
-        return None
     seen, _ = data.split(settings, seed)
+    # What the last step does is in no epoch's loss.
+    if record.diverged or not np.isfinite(predict(model, seen.images)).all():
+        click.echo(f"diverged at epoch {record.diverged or epochs}; nothing is written", err=True)
+        return None
     card = Card(
         class_names=class_names,
         contract=Contract.of(seen.images),

@@ -7,7 +7,7 @@ import stat
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -70,13 +70,23 @@ def read_file(path: Path | str) -> bytes:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise BadImageError("not_a_file")
-            if status.st_size > _MAX_BYTES:
-                raise BadImageError("too_large", f"{status.st_size:,} bytes")
-            return file.read()
+            return read_stream(file)
     except OSError as error:
         raise BadImageError(
             "unreadable_file", f"cannot be read: {error.strerror or error}"
         ) from error
+
+
+def read_stream(stream: BinaryIO) -> bytes:
+    """Return what is left of a stream.
+
+    Raises:
+        BadImageError: If it is more than an image may have.
+    """
+    content = stream.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise BadImageError("too_large", f"more than {_MAX_BYTES:,} bytes")
+    return content
 
 
 def _open_at_once(path: str, flags: int) -> int:
