@@ -1,6 +1,7 @@
 """The README and the pages in docs: their examples run, and every command is named."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ def blocks(language, path=PATH):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_examples_run(page, tmp_path, monkeypatch, image_folder):
-    """The Python blocks run from top to bottom; a folder called train-50 is at hand."""
+def test_python_examples_run(page, tmp_path, monkeypatch, image_folder, model_file):
+    """The Python blocks run from top to bottom; train-50 and model.keras are at hand."""
     image_folder.rename(tmp_path / "train-50")
+    shutil.copy(model_file("basic_net"), tmp_path / "model.keras")
     monkeypatch.chdir(tmp_path)
     names = {}
     assert len(blocks("python", page)) >= 2
