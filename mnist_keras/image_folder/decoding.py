@@ -70,7 +70,9 @@ def read_file(path: Path | str) -> bytes:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise BadImageError("not_a_file")
-            return read_stream(file)
+            if status.st_size > _MAX_BYTES:
+                raise BadImageError("too_large", f"{status.st_size:,} bytes")
+            return file.read()
     except OSError as error:
         raise BadImageError(
             "unreadable_file", f"cannot be read: {error.strerror or error}"
