@@ -22,8 +22,9 @@ from mnist_keras import backends, sources
 backends.use(backends.choose())
 
 from mnist_keras.contract import Contract  # noqa: E402
+from mnist_keras.erasure import erasure  # noqa: E402
 from mnist_keras.evaluation import evaluate  # noqa: E402
-from mnist_keras.explanations import erasure, grad_cam, hires_cam, occlusion  # noqa: E402
+from mnist_keras.explanations import grad_cam, hires_cam, occlusion  # noqa: E402
 from mnist_keras.prediction import predict, softmax  # noqa: E402
 from mnist_keras.runs import Run, Settings  # noqa: E402
 from mnist_keras.statistics import t_interval, wilson_interval  # noqa: E402

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from mnist_keras import user_data
+from mnist_keras.cards import Card
 from mnist_keras.contract import Fit, Invert
-from mnist_keras.image_folder.decoding import BadImageError, decode, read_file
+from mnist_keras.image_folder.decoding import BadImageError, decode, read_file, say_nothing
 from mnist_keras.image_folder.findings import KINDS, OnBad, escaped
 from mnist_keras.image_folder.reading import Progress
 from mnist_keras.image_folder.walk import MAX_FILES, walk_flat
 from mnist_keras.images import DataError, LabeledImages
-from mnist_keras.model_files import Card, TrainedModel
-from mnist_keras.prediction import BATCH, predict, softmax
+from mnist_keras.model_files import TrainedModel
+from mnist_keras.prediction import call_size, predict, softmax
 
 
 def labelled_images(
@@ -99,10 +100,6 @@ def _file(path: Path) -> ImageSource:
     return ImageSource(str(path), lambda: read_file(path))
 
 
-def _no_remark(kind: str, reason: str = "") -> None:
-    """Say nothing of what is merely unusual; with it, `decode` looks for all damage."""
-
-
 def classify(
     trained: TrainedModel,
     sources: Sequence[ImageSource],
@@ -116,14 +113,15 @@ def classify(
         sources: The images. They are read as training images are, with the same refusals.
         invert, fit: As for `Contract.bring`.
     """
-    calls = max(1, -(-len(sources) // BATCH))
-    size = -(-len(sources) // calls)
-    for start in range(0, len(sources), max(1, size)):
+    if not sources:
+        return
+    size = call_size(len(sources))
+    for start in range(0, len(sources), size):
         some = sources[start : start + size]
         images, reasons = [], []
         for source in some:
             try:
-                image = decode(source.read(), trained.card.contract.form.color_mode, _no_remark)
+                image = decode(source.read(), trained.card.contract.form.color_mode, say_nothing)
                 images.append(trained.card.contract.bring(image, invert, fit))
                 reasons.append("")
             except BadImageError as error:

@@ -55,18 +55,13 @@ class Contract:
         height, width, channels = images.shape[1:]
         chosen = np.unique(np.linspace(0, len(images) - 1, _SAMPLE).astype(int))
         bright = np.array([_is_bright(image) for image in images[chosen]])
-        dark_share = 1 - bright.mean()
-        return cls(
-            form=ImageForm(_COLOUR_MODES[channels], (height, width)),
-            ground=(
-                "dark"
-                if dark_share >= _ALIKE
-                else "bright"
-                if dark_share <= 1 - _ALIKE
-                else "mixed"
-            ),
-            resized=images.dtype != np.uint8,
-        )
+        ground: Ground = "mixed"
+        if bright.mean() >= _ALIKE:
+            ground = "bright"
+        elif 1 - bright.mean() >= _ALIKE:
+            ground = "dark"
+        form = ImageForm(_COLOUR_MODES[channels], (height, width))
+        return cls(form, ground, resized=images.dtype != np.uint8)
 
     @property
     def ground_level(self) -> int:

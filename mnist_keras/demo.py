@@ -5,7 +5,6 @@ The page is `demo.html` beside this file. It is served to this machine alone.
 
 import base64
 import contextlib
-import io
 import json
 import re
 import secrets
@@ -21,11 +20,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from PIL import Image
 
 from mnist_keras.explanations import convolutions, hires_cam, occlusion
 from mnist_keras.image_folder.decoding import BadImageError, decode
 from mnist_keras.image_folder.findings import KINDS, escaped
+from mnist_keras.images import png
+from mnist_keras.model_figures import MAP_COLOURS, MAP_SHARE
 from mnist_keras.model_files import TrainedModel
 from mnist_keras.prediction import predict, softmax
 from mnist_keras.runs import Run
@@ -46,8 +46,6 @@ _PAGE_POLICY = (
     f"{_POLICY}; script-src 'nonce-NONCE'; style-src 'nonce-NONCE'; "
     "img-src data:; connect-src 'self'"
 )
-# As in `maps_figure`: brighter where there is more evidence, the image shining through.
-_MAP_COLOURS, _MAP_SHARE = "magma", 0.75
 
 
 def answer(trained: TrainedModel, content: bytes) -> dict[str, Any]:
@@ -70,7 +68,7 @@ def answer(trained: TrainedModel, content: bytes) -> dict[str, Any]:
     image = contract.bring(_decoded(content, contract.form.color_mode))
     shown = np.broadcast_to(image[..., :3], (*image.shape[:2], 3))
     if np.ptp(shown) < 1:
-        return {"class": None, "probabilities": None, "image": _png(shown), "map": None}
+        return {"class": None, "probabilities": None, "image": _url(shown), "map": None}
     images = image[np.newaxis]
     probabilities = softmax(predict(trained.model, images))[0]
     first = probabilities.argmax(keepdims=True)
@@ -78,12 +76,12 @@ def answer(trained: TrainedModel, content: bytes) -> dict[str, Any]:
         evidence = hires_cam(trained.model, images, first)[0]
     else:
         evidence = occlusion(trained.model, images, first, ground=contract.ground_level)[0]
-    coloured = 255 * matplotlib.colormaps[_MAP_COLOURS](evidence)[..., :3]
+    coloured = 255 * matplotlib.colormaps[MAP_COLOURS](evidence)[..., :3]
     return {
         "class": escaped(trained.card.class_names[first[0]]),
         "probabilities": probabilities.tolist(),
-        "image": _png(shown),
-        "map": _png(_MAP_SHARE * coloured + (1 - _MAP_SHARE) * shown),
+        "image": _url(shown),
+        "map": _url(MAP_SHARE * coloured + (1 - MAP_SHARE) * shown),
     }
 
 
@@ -100,10 +98,9 @@ def _decoded(content: bytes, color_mode: Any) -> np.ndarray:
     return image
 
 
-def _png(image: np.ndarray) -> str:
-    file = io.BytesIO()
-    Image.fromarray(np.rint(image).astype(np.uint8)).save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+def _url(image: np.ndarray) -> str:
+    content = png(np.rint(image).astype(np.uint8))
+    return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def description(trained: TrainedModel) -> dict[str, Any]:
@@ -134,9 +131,7 @@ def server(trained: TrainedModel, port: int = 0) -> ThreadingHTTPServer:
     Raises:
         OSError: If the port cannot be had.
     """
-    line = io.BytesIO()
-    Image.fromarray(255 * np.eye(100, dtype=np.uint8)).save(line, "PNG")
-    answer(trained, line.getvalue())
+    answer(trained, png(255 * np.eye(100, dtype=np.uint8)[..., np.newaxis]))
     return _Server(port, trained)
 
 

@@ -1,10 +1,9 @@
-"""How a model decides: maps of what it looked at, and pictures of what it makes of images.
+"""How a model decides: maps of what in an image speaks for a class.
 
 Everything is written once, in `keras.ops` and NumPy; only `_gradient` asks which backend runs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any
 
@@ -13,8 +12,7 @@ import numpy as np
 from keras import ops
 
 from mnist_keras.images import Images
-from mnist_keras.prediction import BATCH, predict, softmax
-from mnist_keras.seeds import generator
+from mnist_keras.prediction import BATCH, predict
 
 # Relative difference up to which two inputs of a max pooling are as large.
 _AS_LARGE = 1e-5
@@ -99,7 +97,7 @@ def _cam(
     layer = layer or known[-1]
     if layer not in known:
         raise ExplanationError(f"no convolution {layer!r}. Known: {', '.join(known)}")
-    classes = _classes(model, images, classes)
+    classes = explained_classes(model, images, classes)
     front = keras.Model(model.input, model.get_layer(layer).output)
     after = _after(model, layer)
     size = model.input_shape[1:3]
@@ -214,7 +212,7 @@ def occlusion(
         raise ExplanationError(
             f"a patch of {patch} pixels, {stride} apart, on images of {height}×{width}"
         )
-    classes = _classes(model, images, classes)
+    classes = explained_classes(model, images, classes)
     # From half outside to half outside, so that the border is covered as often as the middle.
     ends = (max(side - patch // 2, side - patch + stride) for side in (height, width))
     corners = list(product(*(range(-(patch // 2), end, stride) for end in ends)))
@@ -240,7 +238,12 @@ def _log_probability(model: keras.Model, images: Images, classes: np.ndarray) ->
     return logits[np.arange(len(logits)), classes] - total
 
 
-def _classes(model: keras.Model, images: Images, classes: np.ndarray | None) -> np.ndarray:
+def explained_classes(model: keras.Model, images: Images, classes: np.ndarray | None) -> np.ndarray:
+    """Return the classes asked for, one an image, or else the predicted ones.
+
+    Raises:
+        ExplanationError: If there is no such class, or not one an image.
+    """
     if classes is None:
         return predict(model, images).argmax(-1)
     classes = np.asarray(classes)
@@ -262,72 +265,3 @@ def _chunks(images: Images, classes: np.ndarray) -> Iterator[tuple[Any, np.ndarr
 def _scaled(maps: np.ndarray) -> np.ndarray:
     highest = maps.max((1, 2), keepdims=True)
     return maps / np.where(highest > 0, highest, 1)
-
-
-@dataclass(frozen=True)
-class Erasure:
-    """How much probability images lose with the region that a map points to, and with others.
-
-    Attributes:
-        pointed: Fall of the class's probability when the region with the map's highest values is
-            set to the ground, one an image.
-        elsewhere: The same for that region shifted at random: as many pixels of the same shape.
-        ink: The same for as much ink chosen at random. On digits most pixels are ground, where
-            nothing can be erased, so that this is the harder test.
-    """
-
-    pointed: np.ndarray
-    elsewhere: np.ndarray
-    ink: np.ndarray
-
-
-def erasure(
-    model: keras.Model,
-    images: Images,
-    maps: np.ndarray,
-    classes: np.ndarray | None = None,
-    share: float = 0.1,
-    ground: int = 0,
-    seed: int = 0,
-) -> Erasure:
-    """Return what erasing the highest `share` of each map's pixels does to the probability.
-
-    Args:
-        model, images, classes: As for `grad_cam`.
-        maps: One an image, shape `(n, height, width)`.
-        share: Of the pixels, in (0, 1].
-        ground: Level that erased pixels are set to.
-        seed: Integer >= 0 for what is random.
-    """
-    classes = _classes(model, images, classes)
-    rng = generator(seed, "erasure")
-    n, height, width = maps.shape
-    count = max(1, round(share * height * width))
-    flat = maps.reshape(n, -1)
-    regions = np.zeros((n, height * width), bool)
-    np.put_along_axis(regions, flat.argsort(1, kind="stable")[:, -count:], True, axis=1)
-    regions = regions.reshape(n, height, width)
-    shifted = np.stack([np.roll(r, rng.integers((height, width)), (0, 1)) for r in regions])
-    pixels = images[:].astype(np.float32)
-    ink = np.abs(pixels - ground).mean(-1)
-    as_much = np.stack(
-        [_random_ink(own, own[region].sum(), rng) for own, region in zip(ink, regions, strict=True)]
-    )
-    before = _probability(model, pixels, classes)
-    falls = [
-        before - _probability(model, np.where(where[..., np.newaxis], ground, pixels), classes)
-        for where in (regions, shifted, as_much)
-    ]
-    return Erasure(*falls)
-
-
-def _random_ink(ink: np.ndarray, amount: float, rng: np.random.Generator) -> np.ndarray:
-    """Return pixels with ink, in random order until there is as much ink on them."""
-    order = rng.permutation(np.flatnonzero(ink))
-    chosen = np.zeros(ink.size, bool)
-    chosen[order[np.cumsum(ink.flat[order]) <= amount]] = True
-    return chosen.reshape(ink.shape)
-
-
-def _probability(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    return softmax(predict(model, images))[np.arange(len(images)), classes]

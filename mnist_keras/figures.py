@@ -3,6 +3,7 @@
 import io
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from statistics import fmean
 
 import matplotlib
@@ -20,14 +21,25 @@ MARKERS = "osD^vPX"
 
 def all_figures(results: Results) -> dict[str, Figure]:
     """Return the figures that the results have numbers for, by name."""
-    # A name is a name, be there dollar signs in it.
-    with matplotlib.rc_context({"text.parse_math": False}):
+    with plain_names():
         figures = {"loss": loss_figure(results), "accuracy": accuracy_figure(results)}
         if any(verdict.interval for table in results.tables for verdict in table.verdicts):
             figures["differences"] = difference_figure(results)
         if any(row.confusion for table in results.tables for row in table.rows):
             figures["confusion"] = confusion_figure(results)
     return figures
+
+
+def plain_names() -> AbstractContextManager[None]:
+    """Return a context in which a name is drawn as a name, be there dollar signs in it."""
+    return matplotlib.rc_context({"text.parse_math": False})
+
+
+def canvas(width: float, height: float) -> Figure:
+    """Return an empty figure of that many inches, which makes room for its texts."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def encode(figure: Figure, format: str) -> bytes:
@@ -103,8 +115,7 @@ def difference_figure(results: Results) -> Figure:
         )
         if group
     ]
-    figure = Figure(figsize=(9, 1.2 + 0.8 * len(found)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(9, 1.2 + 0.8 * len(found))
     heights = [1 + len(group) for group, _, _ in groups]
     panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (group, scale, unit) in zip(panels, groups, strict=True):
@@ -139,8 +150,7 @@ def confusion_figure(results: Results) -> Figure:
                 shown.append((table.experiment.title, row))
     columns = min(3, len(shown))
     lines = -(-len(shown) // columns)
-    figure = Figure(figsize=(4.2 * columns, 4.3 * lines + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(4.2 * columns, 4.3 * lines + 0.5)
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes, (title, row) in zip(panels, shown, strict=False):
         draw_confusion(axes, row.confusion, results.class_names)
@@ -177,8 +187,7 @@ def _panels(results: Results, title: str, draw: Callable[[Axes, Sequence[Row]], 
     count = len(results.tables)
     columns = min(2, count)
     lines = -(-count // columns)
-    figure = Figure(figsize=(6.4 * columns, 4.2 * lines + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(6.4 * columns, 4.2 * lines + 0.5)
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes, table in zip(panels, results.tables, strict=False):
         draw(axes, table.rows)

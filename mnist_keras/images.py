@@ -1,6 +1,7 @@
 """Labelled images in memory: what every source and every folder gives."""
 
 import hashlib
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -151,6 +152,15 @@ def digest(image: np.ndarray) -> str:
         levels = image.astype(np.uint8)
         image = levels if np.array_equal(levels, image) else image
     return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()[:32]
+
+
+def png(image: np.ndarray) -> bytes:
+    """Return an 8-bit image, of shape `(height, width, channels)`, as the bytes of a PNG file."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
+    return file.getvalue()
 
 
 def label(

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mnist_keras.evaluation import Evaluation
-from mnist_keras.figures import COLOURS, MARKERS, draw_confusion
+from mnist_keras.figures import COLOURS, MARKERS, canvas, draw_confusion
 
-# Of the same brightness where there is no evidence and none where there is most, in grey print too.
-_MAP_COLOURS = "magma"
+# Maps, brighter where there is more evidence, in grey print too; the image shines through.
+MAP_COLOURS, MAP_SHARE = "magma", 0.75
 _MOST_COLUMNS, _MOST_FILTERS = 12, 16
 _GAP = 1  # pixels between images
 # Ten classes need ten colours that differ; the markers tell them apart in grey.
@@ -20,8 +19,7 @@ _CLASS_COLOURS = (*COLOURS, "#999999", "#7F4F24", "#6A3D9A")
 
 def reliability_figure(evaluation: Evaluation, title: str) -> Figure:
     """Return accuracy against confidence, and how many images have which confidence."""
-    figure = Figure(figsize=(5, 5.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(5, 5.6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     bins = [b for b in evaluation.bins if b.n]
     width = evaluation.bins[0].high - evaluation.bins[0].low
@@ -51,8 +49,7 @@ def reliability_figure(evaluation: Evaluation, title: str) -> Figure:
 
 def confusion_figure(evaluation: Evaluation, class_names: Sequence[str], title: str) -> Figure:
     """Return how often images of each class (line) were given each class (column)."""
-    figure = Figure(figsize=(5, 5.3), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(5, 5.3)
     draw_confusion(figure.subplots(), evaluation.confusion.tolist(), class_names)
     figure.suptitle(f"{title}\nconfusion, % of each true class", fontsize=9)
     return figure
@@ -72,9 +69,8 @@ def maps_figure(
     columns = min(_MOST_COLUMNS, len(images))
     blocks = [slice(i, i + columns) for i in range(0, len(images), columns)]
     lines = ("image", *maps)
-    figure = Figure(figsize=(0.9 * columns + 0.9, (0.9 * len(lines) + 0.4) * len(blocks) + 0.4))
+    figure = canvas(0.9 * columns + 0.9, (0.9 * len(lines) + 0.4) * len(blocks) + 0.4)
     figure.set_layout_engine("constrained", h_pad=0.02)
-    FigureCanvasAgg(figure)
     panels = iter(figure.subplots(len(lines) * len(blocks), 1, squeeze=False)[:, 0])
     for block in blocks:
         pictures = _side_by_side(np.rint(images[block]).astype(np.uint8), columns, 255)
@@ -83,7 +79,7 @@ def maps_figure(
             axes.imshow(pictures)
             if line in maps:
                 shown = _side_by_side(maps[line][block], columns, np.nan)
-                axes.imshow(shown, cmap=_MAP_COLOURS, vmin=0, vmax=1, alpha=0.75)
+                axes.imshow(shown, cmap=MAP_COLOURS, vmin=0, vmax=1, alpha=MAP_SHARE)
             else:
                 width = images.shape[2] + _GAP
                 for column, caption in enumerate(captions[block]):
@@ -127,8 +123,7 @@ def embedding_figure(
     embeddings: Sequence[Embedding], labels: np.ndarray, class_names: Sequence[str], title: str
 ) -> Figure:
     """Return one panel an embedding, its 1-NN score above it."""
-    figure = Figure(figsize=(4.2 * len(embeddings), 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(4.2 * len(embeddings), 5)
     panels = figure.subplots(1, len(embeddings), squeeze=False)[0]
     for axes, embedding in zip(panels, embeddings, strict=True):
         for label, name in enumerate(class_names):
@@ -165,8 +160,7 @@ def filters_figure(kernels: np.ndarray, title: str) -> Figure:
                constant_values=np.nan)
         for i in range(0, len(kernels), columns)
     ]  # fmt: skip
-    figure = Figure(figsize=(0.6 * columns, 0.6 * len(rows) + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(0.6 * columns, 0.6 * len(rows) + 0.5)
     axes = figure.subplots()
     axes.imshow(np.concatenate(rows)[:-_GAP], cmap="RdBu", vmin=-1, vmax=1, interpolation="none")
     axes.set_axis_off()

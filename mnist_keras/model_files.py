@@ -4,42 +4,31 @@ The file is written whole or not at all. It is read without running anything tha
 network is built from the card's settings, and only numbers are taken from the archive.
 """
 
-import base64
 import hashlib
 import json
 import stat
 import zipfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import h5py
 import keras
 import numpy as np
 
-from mnist_keras.contract import Contract, Ground
-from mnist_keras.image_folder.decoding import CHANNELS
+from mnist_keras.cards import Card, ModelFileError, from_json, to_json
 from mnist_keras.image_folder.findings import escaped
-from mnist_keras.image_folder.reading import ImageForm
-from mnist_keras.image_folder.resizing import Interpolation
-from mnist_keras.images import DIGEST
 from mnist_keras.models import count_parameters
-from mnist_keras.records import Record, whole
-from mnist_keras.runs import ExperimentError, Settings, check_word
-from mnist_keras.statistics import wilson_interval
+from mnist_keras.records import whole
+from mnist_keras.runs import Settings
 from mnist_keras.training import build_model
 
 CARD = "mnist_keras.json"
 # What Keras writes for a functional model without assets.
 _WEIGHTS = "model.weights.h5"
 _MEMBERS = ("metadata.json", "config.json", _WEIGHTS)
-_FORMAT = 1
 # What a file may hold: weights, and each of its other parts.
 _MOST_BYTES, _MOST_OTHER_BYTES = 2**31, 2**25
-_LONGEST_NAME = 1000
-# Said of every model, so that who reads the file need not guess.
-_SCALE, _OUTPUT = "levels / 255", "logits"
 # What a file of another kind begins with, or is called, and why it is not loaded.
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _REFUSED_SUFFIXES = {
@@ -50,39 +39,6 @@ _REFUSED_SUFFIXES = {
         "pickles are not loaded: they may run any code",
     ),
 }
-
-
-class ModelFileError(ValueError):
-    """A file that is not a model written by this package, or is damaged. The message names it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """What is to be known of a trained model besides its weights.
-
-    Attributes:
-        class_names: One name a logit.
-        contract: The images it takes.
-        settings: How it was trained.
-        seed: Of that training.
-        data_name: What it was trained on, as tables show it.
-        data_fingerprint: Hash of those images and labels, held-out ones among them.
-        trained_on: Content hashes of the images whose labels it has seen.
-        metrics: `"training_loss"` and `"training_accuracy"` of the last epoch; for `"test"` and,
-            where there are any, `"heldout"` images their `"accuracy"`, its 95 % `"interval"`
-            (Wilson's) and `"n"`.
-        versions: Versions it was trained with; `"backend"` names the backend.
-    """
-
-    class_names: tuple[str, ...]
-    contract: Contract
-    settings: Settings
-    seed: int
-    data_name: str
-    data_fingerprint: str
-    trained_on: np.ndarray
-    metrics: Mapping[str, Any]
-    versions: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -97,25 +53,6 @@ class TrainedModel:
         card = self.card
         classes = len(card.class_names)
         return build_model(card.settings, card.contract.form.shape, classes, card.seed)
-
-
-def metrics(record: Record) -> dict[str, Any]:
-    """Return the numbers of a card from the record of a finished training."""
-    epochs = record.run.settings.epochs
-    found: dict[str, Any] = {
-        "training_loss": record.loss[epochs - 1],
-        "training_accuracy": record.accuracy[epochs - 1],
-    }
-    score = record.scores[epochs]
-    for name, given, labels in (
-        ("test", score.test, record.test_labels),
-        ("heldout", score.heldout, record.heldout_labels),
-    ):
-        if n := len(labels):
-            right = int((given == labels).sum())
-            interval = list(wilson_interval(right, n))
-            found[name] = {"accuracy": right / n, "interval": interval, "n": n}
-    return found
 
 
 def check_size(settings: Settings, input_shape: tuple[int, ...], num_classes: int) -> int:
@@ -157,7 +94,7 @@ def save_model(path: Path, trained: TrainedModel) -> None:
         bare.save(unfinished)
         with zipfile.ZipFile(unfinished, "a", zipfile.ZIP_STORED) as archive:
             checksums = {name: _checksum(archive, name) for name in _MEMBERS}
-            archive.writestr(CARD, json.dumps(_to_json(trained.card, checksums), indent=1))
+            archive.writestr(CARD, json.dumps(to_json(trained.card, checksums), indent=1))
 
 
 def load_model(path: Path) -> TrainedModel:
@@ -200,7 +137,7 @@ def _read(path: Path) -> Card:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive)
             document = json.loads(archive.read(CARD))
-            card, checksums = _from_json(document)
+            card, checksums = from_json(document)
             for member in _MEMBERS:
                 if checksums[member] != _checksum(archive, member):
                     raise ModelFileError(f"damaged or changed: {member} is not what was written")
@@ -259,65 +196,3 @@ def _checksum(archive: zipfile.ZipFile, member: str) -> str:
         while block := file.read(2**20):
             state.update(block)
     return state.hexdigest()
-
-
-def _to_json(card: Card, checksums: Mapping[str, str]) -> dict[str, Any]:
-    form = card.contract.form
-    return {
-        "format": _FORMAT,
-        "class_names": list(card.class_names),
-        "input": {
-            "color_mode": form.color_mode,
-            "image_size": list(form.image_size),
-            "interpolation": form.interpolation,
-            "scale": _SCALE,
-            "ground": card.contract.ground,
-            "resized": card.contract.resized,
-        },
-        "output": _OUTPUT,
-        "settings": asdict(card.settings),
-        "seed": card.seed,
-        "data": {"name": card.data_name, "fingerprint": card.data_fingerprint},
-        "metrics": dict(card.metrics),
-        "versions": dict(card.versions),
-        "sha256": dict(checksums),
-        "trained_on": base64.b64encode(b"".join(card.trained_on.tolist())).decode("ascii"),
-    }
-
-
-def _from_json(document: Mapping[str, Any]) -> tuple[Card, Mapping[str, str]]:
-    takes, data = document["input"], document["data"]
-    said = [document["format"], document["output"], takes["scale"]]
-    kinds = [type(document["format"]), type(takes["resized"])]
-    if said != [_FORMAT, _OUTPUT, _SCALE] or kinds != [int, bool]:
-        raise ModelFileError("written by another version of mnist-keras")
-    height, width = takes["image_size"]
-    names = document["class_names"]
-    if not all(type(side) is int and side > 0 for side in (height, width)):
-        raise ValueError(f"image_size {takes['image_size']!r}")
-    if not isinstance(names, list) or not names or len(set(names)) < len(names):
-        raise ValueError("class_names are no list of different names")
-    if not all(0 < len(name) <= _LONGEST_NAME and escaped(name) == name for name in names):
-        raise ValueError("class_names that cannot be shown")
-    if type(document["seed"]) is not int or document["seed"] < 0:
-        raise ValueError(f"seed {document['seed']!r}")
-    try:
-        check_word("color_mode", takes["color_mode"], CHANNELS)
-        check_word("interpolation", takes["interpolation"], get_args(Interpolation))
-        check_word("ground", takes["ground"], get_args(Ground))
-        settings = Settings(**document["settings"])
-    except ExperimentError as error:
-        raise ValueError(str(error)) from error
-    form = ImageForm(takes["color_mode"], (height, width), takes["interpolation"])
-    digests = np.frombuffer(base64.b64decode(document["trained_on"], validate=True), DIGEST)
-    return Card(
-        class_names=tuple(names),
-        contract=Contract(form, takes["ground"], takes["resized"]),
-        settings=settings,
-        seed=document["seed"],
-        data_name=str(data["name"]),
-        data_fingerprint=str(data["fingerprint"]),
-        trained_on=digests,
-        metrics=dict(document["metrics"]),
-        versions={str(k): str(v) for k, v in document["versions"].items()},
-    ), document["sha256"]

@@ -1,16 +1,15 @@
 """Results become one HTML page that needs nothing else: no network, no scripts."""
 
 import base64
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from mnist_keras.albums import Album
 from mnist_keras.figures import encode
 from mnist_keras.image_folder.findings import escaped
+from mnist_keras.images import png
 from mnist_keras.rows import Results, Table
 from mnist_keras.tables import LEGEND, accuracy_table, loss_table, sentence, title
 from mnist_keras.tables import costs as costs_text
@@ -128,10 +127,10 @@ def _samples(results: Results) -> Iterator[str]:
         return
     yield "<h2>Some images of each class</h2>"
     yield "<p>Whether the labels are right, only a look can tell.</p>"
-    for name, png in results.samples.items():
+    for name, strip in results.samples.items():
         yield (
             f'<p class="samples">{escape(name)}<br>'
-            f'<img alt="{escape(name)}" src="data:image/png;base64,{escape(png)}"></p>'
+            f'<img alt="{escape(name)}" src="data:image/png;base64,{escape(strip)}"></p>'
         )
 
 
@@ -146,18 +145,10 @@ def _mistakes(results: Results) -> Iterator[str]:
         ):
             true, given = (results.class_names[c] for c in (label, predicted))
             yield (
-                f'<figure><img alt="{escape(true)}" src="{_data_url(_png(image), "png")}">'
+                f'<figure><img alt="{escape(true)}" src="{_data_url(png(image), "png")}">'
                 f"<figcaption>{escape(true)} → {escape(given)}</figcaption></figure>"
             )
         yield "</div>"
-
-
-def _png(image: np.ndarray) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
-    return file.getvalue()
 
 
 def _album(album: Album) -> Iterator[str]:

@@ -3,20 +3,20 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import keras
-import matplotlib
 import numpy as np
 
 from mnist_keras import model_figures
 from mnist_keras.albums import Picture
 from mnist_keras.embeddings import features, nearest_neighbour_score, tsne
+from mnist_keras.erasure import erasure
 from mnist_keras.explanations import (
     ExplanationError,
     convolutions,
-    erasure,
     grad_cam,
     hires_cam,
     occlusion,
 )
+from mnist_keras.figures import plain_names
 from mnist_keras.images import LabeledImages
 from mnist_keras.model_figures import Embedding
 from mnist_keras.model_files import TrainedModel
@@ -59,8 +59,7 @@ def draw(
     probabilities = softmax(predict(trained.model, images.images))
     if not np.isfinite(probabilities).all():
         raise ExplanationError("the model's probabilities are not finite numbers")
-    # A name is a name, be there dollar signs in it.
-    with matplotlib.rc_context({"text.parse_math": False}):
+    with plain_names():
         yield _maps(trained, images, probabilities, layers, label, count, seed)
         if picture := _mistakes(trained, images, probabilities, layers):
             yield picture

@@ -21,15 +21,22 @@ def predict(model: keras.Model, images: Images) -> np.ndarray:
     """
     if not len(images):
         return np.empty((0, model.output_shape[-1]), np.float32)
-    # Calls of one shape: a compiled backend compiles once. The last call repeats an image or two.
-    calls = -(-len(images) // BATCH)
-    size = -(-len(images) // calls)
+    size = call_size(len(images))  # the last call repeats an image or two
     outputs = []
     for start in range(0, len(images), size):
         chosen = np.minimum(np.arange(start, start + size), len(images) - 1)
         x = images[chosen].astype("float32") / 255
         outputs.append(model.predict_on_batch(x))
     return np.concatenate(outputs)[: len(images)]
+
+
+def call_size(count: int) -> int:
+    """Return how many images to classify at once, so that a compiled backend compiles once.
+
+    As few calls as bounded memory allows, all of one size, for at least one image.
+    """
+    calls = -(-count // BATCH)
+    return -(-count // calls)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -129,24 +130,52 @@ def write(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Yield the name of a file to write; it takes the place of `path` when it is whole.
+def whole(path: Path, suffix: str | None = None) -> Iterator[Path]:
+    """Yield the name of a file or folder to write; it takes the place of `path` when it is whole.
+
+    Args:
+        path: Its place; what is there is replaced.
+        suffix: Of the name to write, for who goes by it. Defaults to that of `path`.
 
     Raises:
         RecordError: If it cannot be written.
     """
-    # Cut short: with its endings, a name may become longer than file systems allow.
-    unfinished = path.with_name(f".{path.name[:99]}.{os.getpid()}.unfinished{path.suffix}")
+    unfinished = _unfinished(path, path.suffix if suffix is None else suffix)
     try:
         yield unfinished
-        with open(unfinished, "rb+") as file:
-            os.fsync(file.fileno())
+        if unfinished.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with open(unfinished, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(unfinished, path)
     except OSError as error:
         raise RecordError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished, ignore_errors=True)
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that cannot be made, before anything is done for it.
+
+    Raises:
+        RecordError: If it cannot be written.
+    """
+    trial = _unfinished(path, path.suffix)
+    try:
+        trial.touch()
+        trial.unlink()
+        path.exists()  # raises if the name is too long
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _unfinished(path: Path, suffix: str) -> Path:
+    # Cut short: with its endings, a name may become longer than file systems allow.
+    return path.with_name(f".{path.name[:99]}.{os.getpid()}.unfinished{suffix}")
 
 
 def _checksum(body: Mapping[str, Any]) -> str:

@@ -1,20 +1,17 @@
 """Trained models for other runtimes: exported, loaded there, and compared with ours."""
 
-import importlib
 import importlib.util
 import os
-import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 from mnist_keras.backends import BackendError
-from mnist_keras.records import RecordError
+from mnist_keras.records import RecordError, whole
 from mnist_keras.seeds import generator
 
 # Outputs of another runtime, relative to the largest logit (or 1): what rounding explains.
@@ -23,7 +20,7 @@ _COMPARED = 64
 _SAVED_MODEL = "_saved_model"  # a folder; the other formats are files
 
 
-class ExportError(RuntimeError):
+class ExportError(BackendError):
     """An exported file that does not do what the model does."""
 
 
@@ -45,12 +42,8 @@ class Format:
     run: Callable[[Path], Callable[[np.ndarray], np.ndarray]]
 
 
-def _signature(model: keras.Model) -> list[Any]:
-    return [keras.InputSpec(shape=model.input_shape, dtype="float32", name="images")]
-
-
 def _export_onnx(model: keras.Model, path: Path) -> None:
-    signature = _signature(model)
+    signature = [keras.InputSpec(shape=model.input_shape, dtype="float32", name="images")]
     model.export(str(path), format="onnx", verbose=False, input_signature=signature)
 
 
@@ -171,33 +164,28 @@ def export(model: keras.Model, format: str, path: Path) -> float:
         raise RecordError(f"{path}: no {format} that could be replaced")
     check(format, keras.backend.backend())
     about = FORMATS[format]
-    x = generator(0, "exported images").random((_COMPARED, *model.input_shape[1:]), np.float32)
-    expected = model.predict_on_batch(x)
-    unfinished = path.with_name(f".{path.stem[:99]}.{os.getpid()}.unfinished{about.suffix}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # exporters warn of their own deprecated parts
-            about.export(model, unfinished)
-            run = about.run(unfinished)
-            # Batches of other sizes, so that one that is fixed in the file is found.
-            found = np.concatenate([run(x[:1]), run(x[1:8]), run(x[8:])])
-        difference = float(np.abs(found - expected).max() / max(1, np.abs(expected).max()))
+    with whole(path, about.suffix) as unfinished:
+        try:
+            difference = _difference(model, about, unfinished)
+        except Exception as error:  # exporters raise almost anything, also of a full disk
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise RecordError(f"{path}: cannot be written: {said}") from error
         if not difference <= TOLERANCE:
             raise ExportError(
                 f"{path}: not written: the exported model's logits differ by {difference:.1e} of "
                 f"the largest; {TOLERANCE:.0e} is allowed"
             )
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(unfinished, path)
-    except ExportError:
-        raise
-    except Exception as error:  # exporters raise almost anything, also of a full disk
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RecordError(f"{path}: cannot be written: {said}") from error
-    finally:
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished, ignore_errors=True)
-        else:
-            unfinished.unlink(missing_ok=True)
     return difference
+
+
+def _difference(model: keras.Model, about: Format, path: Path) -> float:
+    """Export a model to a path, and return how much its logits differ there."""
+    x = generator(0, "exported images").random((_COMPARED, *model.input_shape[1:]), np.float32)
+    expected = model.predict_on_batch(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # exporters warn of their own deprecated parts
+        about.export(model, path)
+        run = about.run(path)
+        # Batches of other sizes, so that one that is fixed in the file is found.
+        found = np.concatenate([run(x[:1]), run(x[1:8]), run(x[8:])])
+    return float(np.abs(found - expected).max() / max(1, np.abs(expected).max()))

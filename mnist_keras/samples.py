@@ -1,11 +1,10 @@
 """A few images of each class: whether the labels are right, only a look can tell."""
 
 import base64
-import io
 
 import numpy as np
 
-from mnist_keras.images import LabeledImages
+from mnist_keras.images import LabeledImages, png
 
 # Of each of so many classes, so many images, no larger than so many pixels a side.
 _CLASSES, _IMAGES, _SIDE = 20, 8, 64
@@ -17,8 +16,6 @@ def class_samples(images: LabeledImages) -> dict[str, str]:
     Returns:
         PNG files in base64, of 20 classes at most.
     """
-    from PIL import Image
-
     ordered = images.canonical_order
     samples = {}
     for label, name in list(enumerate(images.class_names))[:_CLASSES]:
@@ -28,7 +25,5 @@ def class_samples(images: LabeledImages) -> dict[str, str]:
         few = np.rint(images.images[chosen]).astype(np.uint8)
         step = -(-max(few.shape[1:3]) // _SIDE)
         strip = np.concatenate(few[:, ::step, ::step], axis=1)
-        file = io.BytesIO()
-        Image.fromarray(strip[..., 0] if strip.shape[-1] == 1 else strip).save(file, "PNG")
-        samples[name] = base64.b64encode(file.getvalue()).decode("ascii")
+        samples[name] = base64.b64encode(png(strip)).decode("ascii")
     return samples

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from scipy import interpolate, ndimage, stats
 
-from mnist_keras import augmentation
-from mnist_keras.augmentation import AFFINE, ELASTIC, SHIFTS, Warp, WarpedBatches, warp
+from mnist_keras import augmentation, warped_batches
+from mnist_keras.augmentation import AFFINE, ELASTIC, SHIFTS, Warp, warp
 from mnist_keras.batches import Batches
 from mnist_keras.portable import FanInUniform
+from mnist_keras.warped_batches import WarpedBatches
 
 any_backend = pytest.mark.any_backend
 
@@ -337,7 +338,7 @@ def test_batches_are_made_ahead(images, monkeypatch):
         made.append(threading.current_thread().name)
         return x
 
-    monkeypatch.setattr(augmentation, "warp", note)
+    monkeypatch.setattr(warped_batches, "warp", note)
     warped = batches(images)
     _ = warped[0]
     deadline = time.monotonic() + 10
@@ -372,14 +373,14 @@ def test_no_thread_is_left(images):
 def test_exceptions_reach_the_caller(images, monkeypatch):
     """What goes wrong in a thread is raised where that batch is asked for."""
     warped = batches(images)
-    second, unchanged = warped.order[4:8], augmentation.warp
+    second, unchanged = warped.order[4:8], warped_batches.warp
 
     def fail(x, ids, *args):
         if np.array_equal(ids, second):
             raise MemoryError("of the second batch")
         return unchanged(x, ids, *args)
 
-    monkeypatch.setattr(augmentation, "warp", fail)
+    monkeypatch.setattr(warped_batches, "warp", fail)
     _ = warped[0]
     with pytest.raises(MemoryError, match="of the second batch"):
         _ = warped[1]

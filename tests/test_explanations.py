@@ -9,10 +9,10 @@ import pytest
 from keras import ops
 
 from mnist_keras import backends
+from mnist_keras.erasure import erasure
 from mnist_keras.explanations import (
     ExplanationError,
     convolutions,
-    erasure,
     grad_cam,
     hires_cam,
     occlusion,

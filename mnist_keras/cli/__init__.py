@@ -32,14 +32,9 @@ def _exit_code(error: Exception) -> int | None:
     from mnist_keras.runs import ExperimentError
 
     codes: dict[type, int] = {ExperimentError: 2, RecordError: 2, DataError: 3, BackendError: 4}
-    # These modules import Keras: where one is not imported, its error is not raised.
-    for name, kind, code in (
-        ("model_files", "ModelFileError", 3),
-        ("explanations", "ExplanationError", 2),
-        ("runtimes", "ExportError", 4),
-    ):
-        if module := sys.modules.get(f"mnist_keras.{name}"):
-            codes[getattr(module, kind)] = code
+    # It imports Keras: where it is not imported, its error is not raised.
+    if explanations := sys.modules.get("mnist_keras.explanations"):
+        codes[explanations.ExplanationError] = 2
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # the output's, e.g.
         return 2
     return next((code for kind, code in codes.items() if isinstance(error, kind)), None)

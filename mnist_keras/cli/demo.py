@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mnist_keras.cli.images import seed_images
+from mnist_keras.cli.images import source_images
 from mnist_keras.cli.options import NamedPath, backend_option, use_backend
 from mnist_keras.cli.train import metric_lines, train_model
 from mnist_keras.runs import Settings
@@ -59,16 +59,7 @@ def _trained(model: Path | None) -> Any:
         from mnist_keras.model_files import load_model
 
         return load_model(model)
-    images = seed_images(
-        directory=None,
-        source=None,
-        idx=None,
-        per_class=None,
-        on_bad="refuse",
-        cache=None,
-        max_files=1,
-        split=None,
-    )
+    images = source_images()
     for warning in images.warnings:
         click.echo(warning, err=True)
     trained = train_model(Settings(), 0, images.of(0))

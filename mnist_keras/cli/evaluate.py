@@ -11,7 +11,10 @@ import click
 from mnist_keras.cli.options import (
     NamedPath,
     backend_option,
+    directory_argument,
+    make_folder,
     max_files_option,
+    model_argument,
     on_bad_option,
     use_backend,
 )
@@ -23,8 +26,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", type=NamedPath(path_type=Path))
-@click.argument("directory", metavar="DIR", type=NamedPath(path_type=Path))
+@model_argument
+@directory_argument
 @click.option(
     "--format",
     "format",
@@ -184,15 +187,13 @@ def _as_json(found: "Evaluation") -> dict[str, Any]:
 def _write(
     folder: Path, document: dict[str, Any], found: "Evaluation", images: "LabeledImages"
 ) -> None:
-    import matplotlib
-
     from mnist_keras import model_figures
     from mnist_keras.albums import Picture, write_picture
-    from mnist_keras.cli.options import make_folder
+    from mnist_keras.figures import plain_names
     from mnist_keras.records import write
 
     make_folder(folder)
-    with matplotlib.rc_context({"text.parse_math": False}):
+    with plain_names():
         title = f"{document['model']} on {images.name}"
         for name, figure in (
             ("reliability", model_figures.reliability_figure(found, title)),

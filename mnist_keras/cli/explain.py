@@ -8,8 +8,10 @@ import click
 from mnist_keras.cli.options import (
     NamedPath,
     backend_option,
+    directory_argument,
     make_folder,
     max_files_option,
+    model_argument,
     on_bad_option,
     use_backend,
 )
@@ -17,8 +19,8 @@ from mnist_keras.cli.progress import reading
 
 
 @click.command()
-@click.argument("model", type=NamedPath(path_type=Path))
-@click.argument("directory", metavar="DIR", type=NamedPath(path_type=Path))
+@model_argument
+@directory_argument
 @click.option(
     "-o",
     "--output",

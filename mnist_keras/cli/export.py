@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from mnist_keras.cli.options import NamedPath, backend_option, check_writable, use_backend
+from mnist_keras.cli.options import NamedPath, backend_option, model_argument, use_backend
 
 
 @click.command()
-@click.argument("model", type=NamedPath(path_type=Path))
+@model_argument
 @click.option(
     "--format",
     "format",
@@ -39,6 +39,7 @@ def export(
 
     from mnist_keras import runtimes
     from mnist_keras.model_files import load_model
+    from mnist_keras.records import check_writable
 
     runtimes.check(format, keras.backend.backend())
     if output is None:

@@ -117,13 +117,16 @@ def seed_images(
 ) -> SeedImages:
     """Return the images that the options ask for."""
     if directory is None:
-        found = _from_source(source, idx, per_class or _PER_CLASS)
+        found = source_images(source, idx, per_class or _PER_CLASS)
     else:
         found = _from_user(directory, per_class, on_bad, cache, max_files)
     return _as_split(found, split) if split else found
 
 
-def _from_source(source: str | None, idx: Path | None, per_class: int) -> SeedImages:
+def source_images(
+    source: str | None = None, idx: Path | None = None, per_class: int = _PER_CLASS
+) -> SeedImages:
+    """Return images of a source, drawn by each seed: by default MNIST, or digits without it."""
     from mnist_keras import sources
     from mnist_keras.training import Data
 

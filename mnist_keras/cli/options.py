@@ -1,6 +1,5 @@
 """The options that several commands share."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ class NamedPath(click.Path):
         return super().convert(value, *context)
 
 
+model_argument = click.argument("model", type=NamedPath(path_type=Path))
+directory_argument = click.argument("directory", metavar="DIR", type=NamedPath(path_type=Path))
 backend_option = click.option(
     "--backend",
     metavar="NAME",
@@ -76,17 +77,6 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.UsageError(f"{folder}: cannot be written: {error.strerror or error}") from error
-
-
-def check_writable(path: Path) -> None:
-    """Refuse a file that cannot be made, before anything is done for it."""
-    trial = path.with_name(f".{path.name[:99]}.{os.getpid()}.unfinished")
-    try:
-        trial.touch()
-        trial.unlink()
-        path.exists()  # raises if the name is too long
-    except OSError as error:
-        raise click.UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def use_backend(name: str | None) -> None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from mnist_keras.cli.options import (
-    NamedPath,
     backend_option,
     fit_option,
     invert_option,
     max_files_option,
+    model_argument,
     use_backend,
 )
 
@@ -26,7 +26,7 @@ _COLUMNS = ("file", "class", "probability", "runner_up", "runner_up_probability"
 
 
 @click.command()
-@click.argument("model", type=NamedPath(path_type=Path))
+@model_argument
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|-…")
 @click.option(
     "--format",

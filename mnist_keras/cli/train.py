@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mnist_keras.cli.images import check_data_options, data_options, seed_images
-from mnist_keras.cli.options import NamedPath, backend_option, check_writable, use_backend
+from mnist_keras.cli.options import NamedPath, backend_option, use_backend
 from mnist_keras.cli.progress import progress
 from mnist_keras.runs import ACTIVATIONS, LOSSES, MODELS, OPTIMIZERS, Settings
 
@@ -136,6 +136,8 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise click.UsageError(f"--output: the name has to end in .keras. Received: {output}")
     if not output.parent.is_dir():
         raise click.UsageError(f"--output: no such folder: {output.parent}")
+    from mnist_keras.records import check_writable
+
     check_writable(output)
     if output.exists() and not overwrite:
         raise click.UsageError(f"{output} is there already; --overwrite replaces it")
@@ -146,8 +148,8 @@ def train_model(settings: Settings, seed: int, data: "Data") -> Any:
     import numpy as np
 
     from mnist_keras import training
-    from mnist_keras.contract import Contract
-    from mnist_keras.model_files import Card, TrainedModel, check_size, metrics
+    from mnist_keras.cards import card_of
+    from mnist_keras.model_files import TrainedModel, check_size
     from mnist_keras.prediction import predict
     from mnist_keras.runs import Run
 
@@ -163,18 +165,7 @@ def train_model(settings: Settings, seed: int, data: "Data") -> Any:
     if record.diverged or not np.isfinite(predict(model, seen.images)).all():
         click.echo(f"diverged at epoch {record.diverged or epochs}; nothing is written", err=True)
         return None
-    card = Card(
-        class_names=class_names,
-        contract=Contract.of(seen.images),
-        settings=settings,
-        seed=seed,
-        data_name=record.data_name,
-        data_fingerprint=record.data_fingerprint,
-        trained_on=seen.digests,
-        metrics=metrics(record),
-        versions=record.versions,
-    )
-    return TrainedModel(model, card)
+    return TrainedModel(model, card_of(record, seen))
 
 
 def metric_lines(metrics: Mapping[str, Any]) -> list[str]:

@@ -119,7 +119,7 @@ def decode(content: bytes, color_mode: ColorMode, remark: Remark | None = None) 
             with _open(content) as image:
                 _check_header(image)
                 if remark is None:
-                    return _pixels(image, content, color_mode, _say_nothing)
+                    return _pixels(image, content, color_mode, say_nothing)
                 _check_end(image, content, remark)
                 pixels = _pixels(image, content, color_mode, remark)
                 _check_scan(image, content)
@@ -131,8 +131,8 @@ def decode(content: bytes, color_mode: ColorMode, remark: Remark | None = None) 
             raise BadImageError(kind, f"{kind} image: {_one_line(error)}") from error
 
 
-def _say_nothing(kind: str, reason: str = "") -> None:
-    pass
+def say_nothing(kind: str, reason: str = "") -> None:
+    """Remark nothing: for who uses an image alone, and minds only damage."""
 
 
 def _one_line(error: Exception) -> str:

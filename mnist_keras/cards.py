@@ -1,0 +1,163 @@
+"""A model's card: what is to be known of it besides its weights."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+import numpy as np
+
+from mnist_keras.contract import Contract, Ground
+from mnist_keras.image_folder.decoding import CHANNELS
+from mnist_keras.image_folder.findings import escaped
+from mnist_keras.image_folder.reading import ImageForm
+from mnist_keras.image_folder.resizing import Interpolation
+from mnist_keras.images import DIGEST, DataError, LabeledImages
+from mnist_keras.records import Record
+from mnist_keras.runs import ExperimentError, Settings, check_word
+from mnist_keras.statistics import wilson_interval
+
+_FORMAT = 1
+_LONGEST_NAME = 1000
+# Said of every model, so that who reads the file need not guess.
+_SCALE, _OUTPUT = "levels / 255", "logits"
+
+
+class ModelFileError(DataError):
+    """A file that is not a model written by this package, or is damaged. The message names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What is to be known of a trained model besides its weights.
+
+    Attributes:
+        class_names: One name a logit.
+        contract: The images it takes.
+        settings: How it was trained.
+        seed: Of that training.
+        data_name: What it was trained on, as tables show it.
+        data_fingerprint: Hash of those images and labels, held-out ones among them.
+        trained_on: Content hashes of the images whose labels it has seen.
+        metrics: `"training_loss"` and `"training_accuracy"` of the last epoch; for `"test"` and,
+            where there are any, `"heldout"` images their `"accuracy"`, its 95 % `"interval"`
+            (Wilson's) and `"n"`.
+        versions: Versions it was trained with; `"backend"` names the backend.
+    """
+
+    class_names: tuple[str, ...]
+    contract: Contract
+    settings: Settings
+    seed: int
+    data_name: str
+    data_fingerprint: str
+    trained_on: np.ndarray
+    metrics: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+def card_of(record: Record, seen: LabeledImages) -> Card:
+    """Return the card of a finished training.
+
+    Args:
+        record: What it gave.
+        seen: The images that were trained on.
+    """
+    return Card(
+        class_names=record.class_names,
+        contract=Contract.of(seen.images),
+        settings=record.run.settings,
+        seed=record.run.seed,
+        data_name=record.data_name,
+        data_fingerprint=record.data_fingerprint,
+        trained_on=seen.digests,
+        metrics=_metrics(record),
+        versions=record.versions,
+    )
+
+
+def _metrics(record: Record) -> dict[str, Any]:
+    epochs = record.run.settings.epochs
+    found: dict[str, Any] = {
+        "training_loss": record.loss[epochs - 1],
+        "training_accuracy": record.accuracy[epochs - 1],
+    }
+    score = record.scores[epochs]
+    for name, given, labels in (
+        ("test", score.test, record.test_labels),
+        ("heldout", score.heldout, record.heldout_labels),
+    ):
+        if n := len(labels):
+            right = int((given == labels).sum())
+            interval = list(wilson_interval(right, n))
+            found[name] = {"accuracy": right / n, "interval": interval, "n": n}
+    return found
+
+
+def to_json(card: Card, checksums: Mapping[str, str]) -> dict[str, Any]:
+    """Return a card as plain JSON values, with the checksums of the file's other parts."""
+    form = card.contract.form
+    return {
+        "format": _FORMAT,
+        "class_names": list(card.class_names),
+        "input": {
+            "color_mode": form.color_mode,
+            "image_size": list(form.image_size),
+            "interpolation": form.interpolation,
+            "scale": _SCALE,
+            "ground": card.contract.ground,
+            "resized": card.contract.resized,
+        },
+        "output": _OUTPUT,
+        "settings": asdict(card.settings),
+        "seed": card.seed,
+        "data": {"name": card.data_name, "fingerprint": card.data_fingerprint},
+        "metrics": dict(card.metrics),
+        "versions": dict(card.versions),
+        "sha256": dict(checksums),
+        "trained_on": base64.b64encode(b"".join(card.trained_on.tolist())).decode("ascii"),
+    }
+
+
+def from_json(document: Mapping[str, Any]) -> tuple[Card, Mapping[str, str]]:
+    """Return the card and the checksums of plain JSON values.
+
+    Raises:
+        ModelFileError: If another version wrote them.
+        ValueError: If they are no card; also `KeyError`, `TypeError` or `AttributeError`.
+    """
+    takes, data = document["input"], document["data"]
+    said = [document["format"], document["output"], takes["scale"]]
+    kinds = [type(document["format"]), type(takes["resized"])]
+    if said != [_FORMAT, _OUTPUT, _SCALE] or kinds != [int, bool]:
+        raise ModelFileError("written by another version of mnist-keras")
+    height, width = takes["image_size"]
+    names = document["class_names"]
+    if not all(type(side) is int and side > 0 for side in (height, width)):
+        raise ValueError(f"image_size {takes['image_size']!r}")
+    if not isinstance(names, list) or not names or len(set(names)) < len(names):
+        raise ValueError("class_names are no list of different names")
+    if not all(0 < len(name) <= _LONGEST_NAME and escaped(name) == name for name in names):
+        raise ValueError("class_names that cannot be shown")
+    if type(document["seed"]) is not int or document["seed"] < 0:
+        raise ValueError(f"seed {document['seed']!r}")
+    try:
+        check_word("color_mode", takes["color_mode"], CHANNELS)
+        check_word("interpolation", takes["interpolation"], get_args(Interpolation))
+        check_word("ground", takes["ground"], get_args(Ground))
+        settings = Settings(**document["settings"])
+    except ExperimentError as error:
+        raise ValueError(str(error)) from error
+    form = ImageForm(takes["color_mode"], (height, width), takes["interpolation"])
+    digests = np.frombuffer(base64.b64decode(document["trained_on"], validate=True), DIGEST)
+    return Card(
+        class_names=tuple(names),
+        contract=Contract(form, takes["ground"], takes["resized"]),
+        settings=settings,
+        seed=document["seed"],
+        data_name=str(data["name"]),
+        data_fingerprint=str(data["fingerprint"]),
+        trained_on=digests,
+        metrics=dict(document["metrics"]),
+        versions={str(k): str(v) for k, v in document["versions"].items()},
+    ), document["sha256"]
