@@ -26,10 +26,11 @@ from mnist_keras.erasure import erasure  # noqa: E402
 from mnist_keras.evaluation import evaluate  # noqa: E402
 from mnist_keras.explanations import grad_cam, hires_cam, occlusion  # noqa: E402
 from mnist_keras.prediction import predict, softmax  # noqa: E402
-from mnist_keras.runs import Run, Settings  # noqa: E402
+from mnist_keras.runs import Run  # noqa: E402
+from mnist_keras.settings import Settings  # noqa: E402
 from mnist_keras.statistics import t_interval, wilson_interval  # noqa: E402
 from mnist_keras.tables import markdown_table  # noqa: E402
-from mnist_keras.training import Data, compiled_model, train  # noqa: E402
+from mnist_keras.training import Data, Trainer  # noqa: E402
 
 SEEDS = range(5)
 REPORT = Settings()
@@ -37,11 +38,11 @@ REPORT = Settings()
 
 def trained(images, settings, seeds):
     """Yield the network of each seed, and its held-out images."""
-    model = compiled_model(settings, (28, 28, 3), 10)
+    trainer = Trainer()
     for seed in seeds:
         data = Data(*sources.draw(images, 50, seed))
-        train(model, Run(settings=settings, seed=seed, scored_at=(settings.epochs,)), data)
-        yield model, data.heldout
+        trainer.train(Run(settings=settings, seed=seed, scored_at=(settings.epochs,)), data)
+        yield trainer.networks.of(settings, (28, 28, 3), 10), data.heldout
 
 
 def over_seeds(values, digits):

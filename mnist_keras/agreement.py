@@ -79,8 +79,9 @@ def compare(first: tuple[str, Record], second: tuple[str, Record]) -> Agreement:
         first=name,
         second=other_name,
         unequal=tuple(key for key in one.digests if one.digests[key] != other.digests.get(key)),
-        loss=tuple(_differences(one.loss, other.loss)),
-        accuracy=max(_differences(one.accuracy, other.accuracy)),
+        # What is no network has no epochs.
+        loss=tuple(_differences(one.loss, other.loss)) or (0.0,),
+        accuracy=max(_differences(one.accuracy, other.accuracy), default=0.0),
         predictions={
             epoch: _equal_share(one, other, epoch)
             for epoch in sorted(set(one.scores) & set(other.scores))

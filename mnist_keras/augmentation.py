@@ -65,6 +65,8 @@ class Warp:
 SHIFTS = Warp(shift=2)
 AFFINE = Warp(rotation=15, scale=0.15, shear=0.25, shift=2)
 ELASTIC = replace(AFFINE, elastic=0.8)
+# By the words of an experiment's file.
+WARPS = {"none": Warp(), "shifts": SHIFTS, "affine": AFFINE, "elastic": ELASTIC}
 
 
 def warp(
@@ -94,6 +96,8 @@ def warp(
             "`images` must have shape (n, height, width, channels) and `ids` n integers. "
             f"Received: shapes {images.shape} and {ids.shape}, ids of type {ids.dtype}"
         )
+    if strength == Warp():
+        return images.copy()
     states = _states(ids, epoch, seed)
     views = np.empty_like(images)
     for start in range(0, len(images), _CHUNK):

@@ -1,6 +1,7 @@
 """A model's card: what is to be known of it besides its weights."""
 
 import base64
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
@@ -14,7 +15,7 @@ from mnist_keras.image_folder.reading import ImageForm
 from mnist_keras.image_folder.resizing import Interpolation
 from mnist_keras.images import DIGEST, DataError, LabeledImages
 from mnist_keras.records import Record
-from mnist_keras.runs import ExperimentError, Settings, check_word
+from mnist_keras.settings import ExperimentError, Settings, check_word
 from mnist_keras.statistics import wilson_interval
 
 _FORMAT = 1
@@ -77,11 +78,13 @@ def card_of(record: Record, seen: LabeledImages) -> Card:
 
 
 def _metrics(record: Record) -> dict[str, Any]:
-    epochs = record.run.settings.epochs
+    epochs = record.run.settings.all_epochs
     found: dict[str, Any] = {
         "training_loss": record.loss[epochs - 1],
         "training_accuracy": record.accuracy[epochs - 1],
     }
+    if math.isnan(found["training_accuracy"]):  # frozen features: no epoch has labels
+        del found["training_accuracy"]
     score = record.scores[epochs]
     for name, given, labels in (
         ("test", score.test, record.test_labels),

@@ -106,7 +106,7 @@ def _url(image: np.ndarray) -> str:
 def description(trained: TrainedModel) -> dict[str, Any]:
     """Return what the page says of a model once: class names, origin and accuracy, and method."""
     card = trained.card
-    run = Run(settings=card.settings, seed=card.seed, scored_at=(card.settings.epochs,))
+    run = Run(settings=card.settings, seed=card.seed, scored_at=(card.settings.all_epochs,))
     title = f"{run.title}, trained on {len(card.trained_on):,} images of {card.data_name}"
     if score := card.metrics.get("heldout", card.metrics.get("test")):
         low, high = (100 * bound for bound in score["interval"])

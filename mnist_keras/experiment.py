@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mnist_keras.runs import ExperimentError, Settings, check_number, check_word
+from mnist_keras.settings import ExperimentError, Settings, check_number, check_word
 
 # In the order of the report's sections; `mnist-keras run` without a name runs these.
 REPORT_TABLES = ("epochs", "architecture", "loss", "optimizer")
@@ -216,11 +216,18 @@ def _claim(table: Any, arms: list[Arm]) -> Claim:
     for key in ("text", "arm", "against"):
         _get(table, key, str)
     claim = Claim(**table)
-    ends = {arm.name: arm.settings.epochs for arm in arms}
+    by_name = {arm.name: arm.settings for arm in arms}
     for name, epoch in ((claim.arm, claim.epoch), (claim.against, claim.against_epoch)):
-        check_word("arm", name, ends)
-        if epoch is not None and epoch > ends[name]:
-            raise ExperimentError(f"a claim asks for epoch {epoch} of {ends[name]} of {name!r}")
+        check_word("arm", name, by_name)
+        settings = by_name[name]
+        if claim.quantity != "heldout_accuracy" and not settings.is_one_training:
+            raise ExperimentError(
+                f"a claim asks for the loss of {name!r}, which is not one training"
+            )
+        if epoch is not None and epoch > settings.epochs:
+            raise ExperimentError(
+                f"a claim asks for epoch {epoch} of {settings.epochs} of {name!r}"
+            )
     return claim
 
 

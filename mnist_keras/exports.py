@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from statistics import fmean
@@ -55,7 +56,7 @@ def csv_text(results: Results) -> str:
 
 def _csv_lines(row: Row) -> Iterator[list[Any]]:
     """Yield seed, epoch, quantity, measured, n, low, high, reported."""
-    last = row.arm.settings.epochs
+    last = row.arm.settings.all_epochs
     reported = row.arm.reported_accuracy
     for quantity, values, n in (
         ("test_accuracy", row.test, row.n_test),
@@ -70,7 +71,8 @@ def _csv_lines(row: Row) -> Iterator[list[Any]]:
             yield [seed, epoch, "loss", value, "", "", "", said]
     for seed, curve in zip(row.seeds, row.training_accuracy, strict=True):
         for epoch, value in enumerate(curve, 1):
-            yield [seed, epoch, "training_accuracy", value]
+            if not math.isnan(value):
+                yield [seed, epoch, "training_accuracy", value]
     for seed, epoch in row.diverged.items():
         yield [seed, epoch, "diverged"]
     for seed in row.missing:
@@ -117,6 +119,8 @@ def _json_row(row: Row) -> dict[str, Any]:
     return {
         "name": row.arm.name,
         "settings": asdict(row.arm.settings),
+        "labels": row.n_training,
+        "heldout_images_without_labels": row.n_unlabelled,
         "reported": {
             "accuracy": None if reported is None else reported / 100,
             "n": REPORTED_N,
@@ -126,7 +130,10 @@ def _json_row(row: Row) -> dict[str, Any]:
         "test": _json_accuracy(row.test, row.n_test),
         "heldout": _json_accuracy(row.heldout, row.n_heldout),
         "loss": [list(curve) for curve in row.loss],
-        "training_accuracy": [list(curve) for curve in row.training_accuracy],
+        "training_accuracy": [
+            [None if math.isnan(value) else value for value in curve]
+            for curve in row.training_accuracy
+        ],
         "confusion": [list(line) for line in row.confusion],
         "diverged": {str(seed): epoch for seed, epoch in row.diverged.items()},
         "missing": list(row.missing),

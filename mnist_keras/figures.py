@@ -10,9 +10,11 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from mnist_keras.rows import Results, Row, distinct_curves
+from mnist_keras.settings import NO_NETWORKS
+from mnist_keras.statistics import t_interval
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the markers tell them apart in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -22,7 +24,11 @@ MARKERS = "osD^vPX"
 def all_figures(results: Results) -> dict[str, Figure]:
     """Return the figures that the results have numbers for, by name."""
     with plain_names():
-        figures = {"loss": loss_figure(results), "accuracy": accuracy_figure(results)}
+        figures: dict[str, Figure] = {}
+        if any(table.has_curves for table in results.tables):
+            figures |= {"loss": loss_figure(results), "accuracy": accuracy_figure(results)}
+        if any(not table.has_curves for table in results.tables):
+            figures["heldout"] = heldout_figure(results)
         if any(verdict.interval for table in results.tables for verdict in table.verdicts):
             figures["differences"] = difference_figure(results)
         if any(row.confusion for table in results.tables for row in table.rows):
@@ -87,7 +93,7 @@ def accuracy_figure(results: Results) -> Figure:
             own = row.mean_loss
             # A shorter arm has the colour of the training whose first epochs it is.
             number = next((n for n, r in enumerate(shown) if r.mean_loss[: len(own)] == own), 0)
-            end = [row.arm.settings.epochs] * len(row.heldout)
+            end = [row.arm.settings.all_epochs] * len(row.heldout)
             axes.plot(
                 end,
                 [100 * value for value in row.heldout],
@@ -100,6 +106,52 @@ def accuracy_figure(results: Results) -> Figure:
 
     title = "Accuracy: training (solid, band over seeds) and held-out (hollow, one a seed)"
     return _panels(results, title, draw)
+
+
+def heldout_figure(results: Results) -> Figure:
+    """Return the held-out accuracy of arms, coloured by what they learned from.
+
+    Dots are seeds, diamonds their means, lines the 95 % intervals. The axis is of errors, in
+    logarithms: halving them is as long a way anywhere.
+    """
+    tables = [table for table in results.tables if not table.has_curves]
+    figure = canvas(9, 1.2 + 0.34 * sum(2 + len(table.rows) for table in tables))
+    heights = [2 + len(table.rows) for table in tables]
+    panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, table in zip(panels, tables, strict=True):
+        for line, row in enumerate(table.rows):
+            if row.heldout:
+                errors = [max(100 * (1 - value), 0.05) for value in row.heldout]
+                low, high = t_interval(row.heldout) or (row.heldout[0],) * 2
+                colour = COLOURS[_KINDS.index(_kind(row))]
+                axes.plot(errors, [line - 0.22] * len(errors), "o", color=colour, ms=3, alpha=0.6)
+                ends = [max(100 * (1 - bound), 0.05) for bound in (low, high)]
+                axes.plot(ends, [line, line], "-", color=colour, lw=2)
+                axes.plot([fmean(errors)], [line], "D", color=colour, ms=5)
+        for number, kind in enumerate(_KINDS):
+            axes.plot([], [], "D", color=COLOURS[number], label=kind)
+        axes.set_yticks(range(len(table.rows)), [row.arm.name for row in table.rows], fontsize=8)
+        axes.set(xscale="log", xlabel="held-out accuracy, %", ylim=(len(table.rows) - 0.4, -0.7))
+        axes.invert_xaxis()
+        axes.xaxis.set_major_locator(FixedLocator([50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1]))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(lambda error, _: f"{100 - error:g}")
+        axes.set_title(table.experiment.title, fontsize=11)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8, loc="lower left")
+    title = "Held-out accuracy: seeds (dots), mean and 95 % interval, on an axis of errors"
+    figure.suptitle(_caption(results, title), fontsize=10)
+    return figure
+
+
+_KINDS = ("labels, no network", "labels", "labels and images without labels")
+
+
+def _kind(row: Row) -> str:
+    settings = row.arm.settings
+    if settings.model in NO_NETWORKS:
+        return _KINDS[0]
+    return _KINDS[2 if settings.uses_heldout else 1]
 
 
 def difference_figure(results: Results) -> Figure:
@@ -183,13 +235,14 @@ def draw_confusion(
 
 
 def _panels(results: Results, title: str, draw: Callable[[Axes, Sequence[Row]], None]) -> Figure:
-    """Return a figure of one panel for each experiment."""
-    count = len(results.tables)
+    """Return a figure of one panel for each experiment whose arms have curves."""
+    tables = [table for table in results.tables if table.has_curves]
+    count = len(tables)
     columns = min(2, count)
     lines = -(-count // columns)
     figure = canvas(6.4 * columns, 4.2 * lines + 0.5)
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for axes, table in zip(panels, results.tables, strict=False):
+    for axes, table in zip(panels, tables, strict=False):
         draw(axes, table.rows)
         axes.set_title(table.experiment.title, fontsize=11)
         axes.grid(alpha=0.3)

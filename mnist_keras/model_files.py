@@ -18,10 +18,9 @@ import numpy as np
 
 from mnist_keras.cards import Card, ModelFileError, from_json, to_json
 from mnist_keras.image_folder.findings import escaped
-from mnist_keras.models import count_parameters
+from mnist_keras.networks import build_model, count_parameters
 from mnist_keras.records import whole
-from mnist_keras.runs import Settings
-from mnist_keras.training import build_model
+from mnist_keras.settings import Settings
 
 CARD = "mnist_keras.json"
 # What Keras writes for a functional model without assets.
@@ -61,7 +60,7 @@ def check_size(settings: Settings, input_shape: tuple[int, ...], num_classes: in
     Raises:
         ModelFileError: If they are more than a file may hold.
     """
-    size = 4 * count_parameters(settings.model, input_shape, num_classes)
+    size = 4 * count_parameters(settings, input_shape, num_classes)
     if size > _MOST_BYTES:
         raise ModelFileError(
             f"a {settings.model} of {' × '.join(map(str, input_shape))} and {num_classes} classes "

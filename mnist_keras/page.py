@@ -97,9 +97,10 @@ def _section(table: Table) -> Iterator[str]:
             )
         yield "</ul>"
     yield _html_table(accuracy_table(table.rows))
-    yield "<details open><summary>Training loss by epoch, mean over the seeds</summary>"
-    yield _html_table(loss_table(table.rows))
-    yield "</details>"
+    if table.has_curves:
+        yield "<details open><summary>Training loss by epoch, mean over the seeds</summary>"
+        yield _html_table(loss_table(table.rows))
+        yield "</details>"
 
 
 def _html_table(table: Sequence[Sequence[str]]) -> str:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from mnist_keras.runs import Run, Settings, fingerprint
+from mnist_keras.runs import Run, fingerprint
+from mnist_keras.settings import Settings
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 class RecordError(ValueError):
@@ -48,12 +49,13 @@ class Record:
         data_name: Name of the data, as tables show it.
         data_fingerprint: Hash of all images and labels.
         class_names: One name a class.
+        n_training: Labelled images that were trained on.
         test_labels: True classes of the test images.
         heldout_labels: True classes of the held-out images; empty without any.
         loss: Training loss of each epoch, the mean over its steps.
-        accuracy: Training accuracy of each epoch, between 0 and 1.
+        accuracy: Training accuracy of each epoch, between 0 and 1; NaN where it has no labels.
         losses: The mean of "crossentropy" and of "focal" (gamma 2) over each epoch's steps, so
-            that runs trained with different losses compare on the same quantity.
+            that runs trained with different losses compare on the same quantity; as `accuracy`.
         seconds: Wall-clock seconds of each epoch, without scoring.
         cpu_seconds: Processor seconds of each epoch, all threads together.
         peak_memory: Most bytes the process has held so far.
@@ -69,6 +71,7 @@ class Record:
     data_name: str
     data_fingerprint: str
     class_names: tuple[str, ...]
+    n_training: int
     test_labels: np.ndarray
     heldout_labels: np.ndarray
     loss: tuple[float, ...]
@@ -192,12 +195,13 @@ def _to_json(record: Record) -> dict[str, Any]:
             "name": record.data_name,
             "fingerprint": record.data_fingerprint,
             "class_names": list(record.class_names),
+            "n_training": record.n_training,
             "test_labels": _pack(record.test_labels),
             "heldout_labels": _pack(record.heldout_labels),
         },
-        "loss": _pack_losses(record.loss),
-        "losses": {name: _pack_losses(values) for name, values in record.losses.items()},
-        "accuracy": list(record.accuracy),
+        "loss": _pack_numbers(record.loss),
+        "losses": {name: _pack_numbers(values) for name, values in record.losses.items()},
+        "accuracy": _pack_numbers(record.accuracy),
         "seconds": list(record.seconds),
         "cpu_seconds": list(record.cpu_seconds),
         "peak_memory": record.peak_memory,
@@ -228,11 +232,12 @@ def _from_json(body: Mapping[str, Any]) -> Record:
         data_name=data["name"],
         data_fingerprint=data["fingerprint"],
         class_names=tuple(data["class_names"]),
+        n_training=data["n_training"],
         test_labels=_unpack(data["test_labels"]),
         heldout_labels=_unpack(data["heldout_labels"]),
-        loss=_unpack_losses(body["loss"]),
-        accuracy=tuple(body["accuracy"]),
-        losses={name: _unpack_losses(values) for name, values in body["losses"].items()},
+        loss=_unpack_numbers(body["loss"]),
+        accuracy=_unpack_numbers(body["accuracy"]),
+        losses={name: _unpack_numbers(values) for name, values in body["losses"].items()},
         seconds=tuple(body["seconds"]),
         cpu_seconds=tuple(body["cpu_seconds"]),
         peak_memory=body["peak_memory"],
@@ -248,12 +253,12 @@ def _from_json(body: Mapping[str, Any]) -> Record:
     )
 
 
-def _pack_losses(values: Sequence[float]) -> list[float | None]:
-    """Return losses as JSON has them: one that is not finite has no number and becomes null."""
+def _pack_numbers(values: Sequence[float]) -> list[float | None]:
+    """Return numbers as JSON has them: one that is not finite has no number and becomes null."""
     return [value if np.isfinite(value) else None for value in values]
 
 
-def _unpack_losses(values: Sequence[float | None]) -> tuple[float, ...]:
+def _unpack_numbers(values: Sequence[float | None]) -> tuple[float, ...]:
     return tuple(float("nan") if value is None else value for value in values)
 
 

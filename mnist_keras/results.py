@@ -11,7 +11,9 @@ from typing import Any, TextIO
 
 from mnist_keras.experiment import Experiment, from_document, to_document
 from mnist_keras.records import Record, RecordError, read_record, write, write_record
-from mnist_keras.runs import ExperimentError, Run, plan
+from mnist_keras.runs import Run, plan
+from mnist_keras.settings import ExperimentError
+from mnist_keras.training_files import TrainingFiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,7 @@ class ResultsFolder:
         self.path = path
         self._plan = path / "plan.json"
         self._records = path / "records"
+        self.trainings = TrainingFiles(path / "trainings")
 
     @contextmanager
     def writing(self) -> Iterator[str | None]:
@@ -93,7 +96,7 @@ class ResultsFolder:
 
     def _sweep(self) -> None:
         """Remove the unfinished files of a run that was stopped while it wrote."""
-        for folder in (self.path, self._records):
+        for folder in (self.path, self._records, self.trainings.path):
             for leftover in folder.glob(".*.unfinished*"):
                 leftover.unlink(missing_ok=True)
 

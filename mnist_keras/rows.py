@@ -23,6 +23,8 @@ class Row:
 
     Attributes:
         arm: The arm.
+        n_training: Labelled images that one run was trained on.
+        n_unlabelled: Held-out images that it learned from without their labels.
         seeds: Seeds of the runs that reached the arm's last epoch.
         test: Accuracy on the test images, one a seed.
         n_test: Test images of one run.
@@ -40,6 +42,8 @@ class Row:
     """
 
     arm: Arm
+    n_training: int
+    n_unlabelled: int
     seeds: tuple[int, ...]
     test: tuple[float, ...]
     n_test: int
@@ -67,6 +71,11 @@ class Table:
     experiment: Experiment
     rows: Sequence[Row]
     verdicts: Sequence[Verdict]
+
+    @property
+    def has_curves(self) -> bool:
+        """Whether the losses of all arms can stand side by side, epoch by epoch."""
+        return all(row.arm.settings.is_one_training for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -132,13 +141,15 @@ def results(plan: Plan, records: Sequence[Record]) -> Results:
 
 def row(arm: Arm, planned: Iterable[Run], chosen: Mapping[Run, Record]) -> Row:
     """Return the row of an arm from the record of each Run."""
-    epochs = arm.settings.epochs
+    epochs = arm.settings.all_epochs
     covering = [run for run in planned if run.covers(arm.settings)]
     own = [chosen[run] for run in sorted(covering, key=lambda run: run.seed) if run in chosen]
     done = [record for record in own if epochs in record.scores]
     scored = [record for record in done if len(record.heldout_labels)]
     return Row(
         arm=arm,
+        n_training=done[0].n_training if done else 0,
+        n_unlabelled=len(done[0].heldout_labels) if done and arm.settings.uses_heldout else 0,
         seeds=tuple(record.run.seed for record in done),
         test=tuple(float((r.scores[epochs].test == r.test_labels).mean()) for r in done),
         n_test=len(done[0].test_labels) if done else 0,
@@ -173,7 +184,7 @@ def distinct_curves(rows: Sequence[Row]) -> list[Row]:
     A row with a reported curve of its own is always among them.
     """
     kept: list[Row] = []
-    for row in sorted(rows, key=lambda row: -row.arm.settings.epochs):
+    for row in sorted(rows, key=lambda row: -row.arm.settings.all_epochs):
         within = any(other.mean_loss[: len(row.mean_loss)] == row.mean_loss for other in kept)
         if row.arm.reported_loss or not within:
             kept.append(row)

@@ -51,7 +51,10 @@ def _count(n: int) -> str:
 
 
 def accuracy_table(rows: Sequence[Row]) -> list[list[str]]:
-    """Return header and rows: reported and measured accuracy in percent, with intervals."""
+    """Return header and rows: reported and measured accuracy in percent, with intervals.
+
+    Where an arm learns from images without labels, each row says what it has seen.
+    """
     n_test = max(row.n_test for row in rows)
     n_heldout = max(row.n_heldout for row in rows)
     header = [
@@ -61,7 +64,7 @@ def accuracy_table(rows: Sequence[Row]) -> list[list[str]]:
         f"held-out ({_count(n_heldout)})",
         "seeds",
     ]
-    return [header] + [
+    table = [header] + [
         [
             row.arm.name,
             _reported_cell(row.arm),
@@ -71,6 +74,21 @@ def accuracy_table(rows: Sequence[Row]) -> list[list[str]]:
         ]
         for row in rows
     ]
+    if any(row.arm.settings.uses_heldout for row in rows):
+        seen = ["learned from", *map(_seen_cell, rows)]
+        table = [[name, cell, *others] for cell, (name, *others) in zip(seen, table, strict=True)]
+    return table
+
+
+def _seen_cell(row: Row) -> str:
+    """Say which images an arm learned from, and whether it was told their labels."""
+    if not row.seeds:
+        return _NONE
+    said = f"{row.n_training:,} labels"
+    unlabelled = f"{row.n_unlabelled:,} held-out images without labels"
+    if row.arm.settings.self_training == "inductive":
+        return f"{said} + {unlabelled}, never the scored half"
+    return f"{said} + {unlabelled}" if row.n_unlabelled else said
 
 
 def loss_table(rows: Sequence[Row]) -> list[list[str]]:
@@ -83,7 +101,7 @@ def loss_table(rows: Sequence[Row]) -> list[list[str]]:
         curves[f"{row.arm.name}, reported"] = row.arm.reported_loss
         curves[f"{row.arm.name}, measured"] = row.mean_loss
     curves = {title: curve for title, curve in curves.items() if curve}
-    ends = {row.arm.settings.epochs for row in rows}
+    ends = {row.arm.settings.all_epochs for row in rows}
     longest = max(map(len, curves.values()), default=0)
     epochs = [epoch for epoch in range(1, longest + 1) if epoch <= 10 or epoch in ends]
     return [["epoch", *curves]] + [
@@ -119,8 +137,9 @@ def markdown(results: Results) -> str:
         if table.verdicts:
             lines += ["", "Claims, tested on the differences of the same seeds:", ""]
             lines += [f"- **{v.verdict}**: {v.claim.text} {v.sentence}" for v in table.verdicts]
-        lines += ["", "Training loss, mean over the seeds:", ""]
-        lines += markdown_table(loss_table(table.rows))
+        if table.has_curves:
+            lines += ["", "Training loss, mean over the seeds:", ""]
+            lines += markdown_table(loss_table(table.rows))
     return "\n".join(lines) + "\n"
 
 
@@ -174,11 +193,12 @@ def latex(results: Results) -> str:
         blocks.append(
             _latex_table(accuracy_table(table.rows), f"{name}. {LEGEND} {sentence(results)}{said}")
         )
-        blocks.append(
-            _latex_table(
-                loss_table(table.rows), f"{name}. Training loss by epoch. Data: {results.data}."
+        if table.has_curves:
+            blocks.append(
+                _latex_table(
+                    loss_table(table.rows), f"{name}. Training loss by epoch. Data: {results.data}."
+                )
             )
-        )
     return "\n".join(blocks)
 
 

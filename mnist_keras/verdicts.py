@@ -64,8 +64,10 @@ def _verdict(claim: Claim, arm: Arm, against: Arm, chosen: Mapping[Run, Record])
     seeds = tuple(sorted(set(ours) & set(others)))
     pairs = [
         (
-            _value(claim.quantity, ours[seed], claim.epoch or arm.settings.epochs),
-            _value(claim.quantity, others[seed], claim.against_epoch or against.settings.epochs),
+            _value(claim.quantity, ours[seed], claim.epoch or arm.settings.all_epochs),
+            _value(
+                claim.quantity, others[seed], claim.against_epoch or against.settings.all_epochs
+            ),
         )
         for seed in seeds
     ]
@@ -83,7 +85,9 @@ def _verdict(claim: Claim, arm: Arm, against: Arm, chosen: Mapping[Run, Record])
     sentence = _sentence(claim, pairs, differences, interval)
     if claim.quantity == "heldout_accuracy" and differences:
         sentence += " " + _mcnemar(
-            [(ours[s], others[s]) for s in seeds], arm.settings.epochs, against.settings.epochs
+            [(ours[s], others[s]) for s in seeds],
+            arm.settings.all_epochs,
+            against.settings.all_epochs,
         )
     return Verdict(
         claim=claim,
@@ -100,7 +104,7 @@ def _finished(arm: Arm, chosen: Mapping[Run, Record]) -> dict[int, Record]:
     return {
         run.seed: record
         for run, record in chosen.items()
-        if run.covers(arm.settings) and arm.settings.epochs in record.scores
+        if run.covers(arm.settings) and arm.settings.all_epochs in record.scores
     }
 
 

@@ -128,7 +128,7 @@ def digits_data():
 def trained(digits_data):
     """The function that returns a network of that name, trained for a few epochs on digits."""
     from mnist_keras.cli.train import train_model
-    from mnist_keras.runs import Settings
+    from mnist_keras.settings import Settings
 
     @functools.cache
     def train(model):

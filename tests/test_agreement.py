@@ -13,8 +13,9 @@ from keras import ops
 from mnist_keras import Batches, agreement, backends, portable, sources
 from mnist_keras.agreement import Tolerance, compare, compare_all
 from mnist_keras.results import ResultsFolder
-from mnist_keras.runs import Run, Settings
-from mnist_keras.training import Data, compiled_model, train
+from mnist_keras.runs import Run
+from mnist_keras.settings import Settings
+from mnist_keras.training import Data, Trainer
 
 SETTINGS = Settings(model="cnn", epochs=2, batch_size=20)
 
@@ -31,8 +32,7 @@ def trained(data):
     """The function that trains one short run of the CNN and returns its record."""
 
     def train_once():
-        model = compiled_model(SETTINGS, (28, 28, 3), 10)
-        return train(model, Run(settings=SETTINGS, seed=0, scored_at=(2,)), data)
+        return Trainer().train(Run(settings=SETTINGS, seed=0, scored_at=(2,)), data)
 
     return train_once
 
@@ -222,8 +222,8 @@ import keras
 import numpy as np
 from mnist_keras import Batches, sources
 from mnist_keras.splits import split_indices
-from mnist_keras.runs import Settings
-from mnist_keras.training import compiled_model
+from mnist_keras.settings import Settings
+from mnist_keras.networks import compiled_model
 
 start, end, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 images = sources.draw(sources.load("digits", channels=3), 10, seed=0)[0].canonical()
@@ -285,12 +285,13 @@ from mnist_keras import backends
 backends.use(backends.choose())
 from mnist_keras import sources
 from mnist_keras.results import ResultsFolder
-from mnist_keras.runs import Run, Settings
-from mnist_keras.training import Data, compiled_model, train
+from mnist_keras.runs import Run
+from mnist_keras.settings import Settings
+from mnist_keras.training import Data, Trainer
 settings = Settings(epochs=1)
 data = Data(*sources.draw(sources.load("digits", channels=3), 10, seed=0))
-record = train(
-    compiled_model(settings, (28, 28, 3), 10), Run(settings=settings, seed=0, scored_at=(1,)), data
+record = Trainer().train(
+    Run(settings=settings, seed=0, scored_at=(1,)), data
 )
 print(record.loss[0])
 """

@@ -28,7 +28,7 @@ from mnist_keras.cli.train import train_model
 from mnist_keras.explanations import hires_cam, occlusion
 from mnist_keras.image_folder.decoding import BadImageError
 from mnist_keras.model_files import save_model
-from mnist_keras.runs import Settings
+from mnist_keras.settings import Settings
 from mnist_keras.training import Data
 
 # The module; in its package the name is the command's.

@@ -13,7 +13,7 @@ from mnist_keras.experiment import (
     load,
     to_document,
 )
-from mnist_keras.runs import ACTIVATIONS, ExperimentError
+from mnist_keras.settings import ACTIVATIONS, ExperimentError
 
 pytestmark = pytest.mark.any_backend
 

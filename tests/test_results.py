@@ -18,8 +18,9 @@ from mnist_keras import records, sources
 from mnist_keras.cli import cli
 from mnist_keras.records import RecordError
 from mnist_keras.results import ResultsFolder, choose, widened
-from mnist_keras.runs import Run, Settings
-from mnist_keras.training import Data, compiled_model, train
+from mnist_keras.runs import Run
+from mnist_keras.settings import Settings
+from mnist_keras.training import Data, Trainer
 
 pytestmark = pytest.mark.any_backend
 
@@ -160,7 +161,7 @@ def test_choose_and_widened():
     settings = Settings(model="basic_net", epochs=2)
     data = Data(*sources.draw(sources.load("digits", channels=3), 5, seed=0))
     run = Run(settings=settings, seed=0, scored_at=(2,))
-    record = train(compiled_model(settings, (28, 28, 3), 10), run, data)
+    record = Trainer().train(run, data)
     longer = replace(
         record, run=replace(run, settings=replace(settings, epochs=3)), scores={2: record.scores[2]}
     )

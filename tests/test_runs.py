@@ -3,7 +3,8 @@
 import pytest
 
 from mnist_keras.experiment import find
-from mnist_keras.runs import ExperimentError, Run, Settings, fingerprint, plan
+from mnist_keras.runs import Run, fingerprint, plan
+from mnist_keras.settings import ExperimentError, Settings
 
 pytestmark = pytest.mark.any_backend
 

@@ -18,7 +18,8 @@ from mnist_keras import exports, figures, page, records, rows, tables
 from mnist_keras.experiment import Arm, Claim, Experiment
 from mnist_keras.records import Mistakes, Record, RecordError, Score
 from mnist_keras.results import Plan
-from mnist_keras.runs import Run, Settings
+from mnist_keras.runs import Run
+from mnist_keras.settings import Settings
 
 pytestmark = pytest.mark.any_backend
 
@@ -39,6 +40,7 @@ def record(seed, settings=None, correct=90, heldout=1000, diverged=None, scored_
         data_name="MNIST t10k",
         data_fingerprint="abc",
         class_names=tuple("0123456789"),
+        n_training=400,
         test_labels=labels,
         heldout_labels=others,
         loss=tuple(loss),

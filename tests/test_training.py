@@ -8,8 +8,11 @@ import pytest
 from keras import ops
 
 from mnist_keras import basic_net, sources, training
-from mnist_keras.runs import Run, Settings
-from mnist_keras.training import Data, compiled_model, train
+from mnist_keras.networks import compiled_model
+from mnist_keras.runs import Run
+from mnist_keras.settings import Settings
+from mnist_keras.training import Data, Trainer
+from mnist_keras.warped_batches import WarpedBatches
 
 SHAPE = (28, 28, 3)
 
@@ -29,15 +32,11 @@ def run_of(scored_at=(3,), seed=0, **settings):
     return Run(settings=Settings(**settings), seed=seed, scored_at=scored_at)
 
 
-def model_of(run):
-    return compiled_model(run.settings, SHAPE, 10)
-
-
 def test_record_of_a_run(digits):
     """Loss, accuracy and seconds of each epoch; predictions at the epochs asked for."""
     run, data = run_of(scored_at=(1, 3)), data_of(digits, 0)
     epochs = []
-    record = train(model_of(run), run, data, lambda epoch, loss: epochs.append((epoch, loss)))
+    record = Trainer().train(run, data, lambda epoch, loss: epochs.append((epoch, loss)))
 
     assert record.data_name == "digits (scikit-learn)"
     assert len(record.loss) == len(record.accuracy) == len(record.seconds) == 3
@@ -54,7 +53,7 @@ def test_record_of_a_run(digits):
 def test_first_loss_is_that_of_the_initial_weights(digits):
     """With one batch an epoch, the first loss is the loss before any step, computed here."""
     run = run_of(scored_at=(1,), batch_size=160, loss="crossentropy")
-    record = train(model_of(run), run, data_of(digits, 0))
+    record = Trainer().train(run, data_of(digits, 0))
 
     images = data_of(digits, 0).images
     training_part, _ = training.split_indices(images, 0.2, 0)
@@ -68,16 +67,16 @@ def test_first_loss_is_that_of_the_initial_weights(digits):
 def test_images_are_scaled_to_one(digits, monkeypatch):
     """The network sees values from 0 to 1, each the image's own."""
     seen = []
-    batches = training._UnitBatches.__getitem__
+    batches = WarpedBatches.__getitem__
 
     def note(self, index):
         x, y = batches(self, index)
         seen.append((self.x[self.order[:40]], x) if index == 0 else None)
         return x, y
 
-    monkeypatch.setattr(training._UnitBatches, "__getitem__", note)
+    monkeypatch.setattr(WarpedBatches, "__getitem__", note)
     run = run_of(scored_at=(1,))
-    train(model_of(run), run, data_of(digits, 0))
+    Trainer().train(run, data_of(digits, 0))
     images, x = next(filter(None, seen))
     assert x.max() == 1
     np.testing.assert_array_equal(x, images / np.float32(255))
@@ -86,11 +85,11 @@ def test_images_are_scaled_to_one(digits, monkeypatch):
 def test_same_run_same_numbers_whatever_ran_before(digits):
     """A model that served other seeds gives the numbers of a new one, and so do more scores."""
     run, other = run_of(scored_at=(4,)), run_of(scored_at=(4,), seed=1)
-    new = train(model_of(run), run, data_of(digits, 0))
+    new = Trainer().train(run, data_of(digits, 0))
 
-    used = model_of(other)
-    different = train(used, other, data_of(digits, 1))
-    again = train(used, run_of(scored_at=(1, 2, 4)), data_of(digits, 0))
+    used = Trainer()
+    different = used.train(other, data_of(digits, 1))
+    again = used.train(run_of(scored_at=(1, 2, 4)), data_of(digits, 0))
 
     assert again.loss == new.loss
     assert different.loss != new.loss
@@ -100,7 +99,7 @@ def test_same_run_same_numbers_whatever_ran_before(digits):
 def test_shorter_run_is_the_beginning_of_a_longer_one(digits):
     """The first epochs of a longer run are the shorter run, to the last bit."""
     short, long = run_of(scored_at=(2,)), run_of(scored_at=(2, 5))
-    one, two = (train(model_of(run), run, data_of(digits, 0)) for run in (short, long))
+    one, two = (Trainer().train(run, data_of(digits, 0)) for run in (short, long))
     assert two.loss[:2] == one.loss
     np.testing.assert_array_equal(two.scores[2].heldout, one.scores[2].heldout)
 
@@ -117,10 +116,10 @@ def test_a_second_seed_compiles_nothing(digits):
             compilations.append(event)
 
     jax.monitoring.register_event_duration_secs_listener(note)
-    model = model_of(run_of(scored_at=(1, 2)))
-    train(model, run_of(scored_at=(1, 2)), data_of(digits, 0))
+    trainer = Trainer()
+    trainer.train(run_of(scored_at=(1, 2)), data_of(digits, 0))
     first = len(compilations)
-    train(model, run_of(scored_at=(1, 2), seed=1), data_of(digits, 1))
+    trainer.train(run_of(scored_at=(1, 2), seed=1), data_of(digits, 1))
 
     assert first > 0
     assert len(compilations) == first
@@ -130,15 +129,15 @@ def test_a_second_seed_compiles_nothing(digits):
 def test_dropout_starts_anew_for_each_run(digits):
     """The CNN's dropout begins at the run's own first mask, also in a model used before."""
     run = run_of(model="cnn", scored_at=(2,))
-    model = model_of(run)
-    first = train(model, run, data_of(digits, 0))
-    assert train(model, run, data_of(digits, 0)).loss == first.loss
+    trainer = Trainer()
+    first = trainer.train(run, data_of(digits, 0))
+    assert trainer.train(run, data_of(digits, 0)).loss == first.loss
 
 
 def test_run_learns(digits):
     """Thirty epochs bring Basic Net far above chance on images it never saw."""
     run = run_of(scored_at=(30,))
-    record = train(model_of(run), run, data_of(digits, 0))
+    record = Trainer().train(run, data_of(digits, 0))
     assert (record.scores[30].heldout == record.heldout_labels).mean() > 0.7
     assert record.loss[-1] < record.loss[0] / 2
 
@@ -146,7 +145,7 @@ def test_run_learns(digits):
 def test_divergence_ends_the_run(digits):
     """A loss that is not finite ends the run, which says at which epoch."""
     run = run_of(scored_at=(1, 5), optimizer="sgd", learning_rate=1e38, activation="relu")
-    record = train(model_of(run), run, data_of(digits, 0))
+    record = Trainer().train(run, data_of(digits, 0))
     assert record.diverged == len(record.loss) <= 5
     assert not math.isfinite(record.loss[-1])
     assert all(epoch < record.diverged for epoch in record.scores)
@@ -172,5 +171,5 @@ def test_nothing_reads_a_backends_generator(digits):
     losses = []
     for seed in (1, 2):
         keras.utils.set_random_seed(seed)
-        losses.append(train(model_of(run), run, data_of(digits, 0)).loss)
+        losses.append(Trainer().train(run, data_of(digits, 0)).loss)
     assert losses[0] == losses[1]

@@ -6,7 +6,8 @@ from scipy import stats
 
 from mnist_keras.experiment import Arm, Claim, Experiment
 from mnist_keras.records import Mistakes, Record, Score
-from mnist_keras.runs import Run, Settings
+from mnist_keras.runs import Run
+from mnist_keras.settings import Settings
 from mnist_keras.verdicts import verdicts
 
 pytestmark = pytest.mark.any_backend
@@ -27,6 +28,7 @@ def record(settings, seed, accuracy, loss=(2.0, 1.0), heldout=1000):
         data_name="x",
         data_fingerprint="x",
         class_names=tuple("0123456789"),
+        n_training=400,
         test_labels=nothing,
         heldout_labels=labels,
         loss=loss,

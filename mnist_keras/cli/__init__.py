@@ -29,7 +29,7 @@ def _exit_code(error: Exception) -> int | None:
     from mnist_keras.backends import BackendError
     from mnist_keras.images import DataError
     from mnist_keras.records import RecordError
-    from mnist_keras.runs import ExperimentError
+    from mnist_keras.settings import ExperimentError
 
     codes: dict[type, int] = {ExperimentError: 2, RecordError: 2, DataError: 3, BackendError: 4}
     # It imports Keras: where it is not imported, its error is not raised.

@@ -11,7 +11,7 @@ import click
 from mnist_keras.cli.images import source_images
 from mnist_keras.cli.options import NamedPath, backend_option, use_backend
 from mnist_keras.cli.train import metric_lines, train_model
-from mnist_keras.runs import Settings
+from mnist_keras.settings import Settings
 
 
 @click.command()

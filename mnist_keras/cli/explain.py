@@ -88,7 +88,7 @@ def explain(
     from mnist_keras.images import DataError
     from mnist_keras.model_files import load_model
     from mnist_keras.records import write
-    from mnist_keras.runs import check_word
+    from mnist_keras.settings import check_word
 
     trained = load_model(model)
     names = trained.card.class_names

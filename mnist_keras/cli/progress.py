@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from mnist_keras.runs import Run
 
 # Measured on two cores with 400 images; only the plan and the time left use them.
-_SECONDS_PER_EPOCH = {"basic_net": 0.05, "cnn": 0.85}
+_SECONDS_PER_EPOCH = {"basic_net": 0.05, "cnn": 0.85, "small_cnn": 0.25}
 _SECONDS_BETWEEN_LINES = 10
 
 
 def cost(run: "Run") -> float:
     """Seconds of training to expect."""
-    return run.settings.epochs * _SECONDS_PER_EPOCH[run.settings.model]
+    return run.settings.all_epochs * _SECONDS_PER_EPOCH.get(run.settings.model, 1)
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def progress(runs: "Sequence[Run]") -> "Iterator[Callable[[Run], Callable[[int, 
 
         def advance(run: "Run") -> Callable[[int, float], None]:
             name = f"[{runs.index(run) + 1}/{len(runs)}] {run.title}"
-            epochs = run.settings.epochs
+            epochs = run.settings.all_epochs
 
             def on_epoch(epoch: int, loss: float) -> None:
                 bar.update(

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,8 +167,8 @@ def _show_plan(experiments: "Sequence[Experiment]", runs: "Sequence[Run]") -> No
     for run in runs:
         covered = ", ".join(arm.name for arm in arms if run.covers(arm.settings))
         click.echo(f"  {run.title}, for: {covered}")
-    alone = seeds * sum(arm.settings.epochs for arm in arms)
-    planned = sum(run.settings.epochs for run in runs)
+    alone = seeds * sum(arm.settings.all_epochs for arm in arms)
+    planned = sum(run.settings.all_epochs for run in runs)
     minutes = sum(cost(run) for run in runs) / 60
     click.echo(
         f"{planned} epochs instead of the {alone} of training every arm alone, "
@@ -193,21 +192,13 @@ def _missing(plan: "Plan", folder: "ResultsFolder") -> "list[Run]":
 def _train_all(
     runs: "Sequence[Run]", folder: "ResultsFolder", data_of: "Callable[[int], Data]"
 ) -> None:
-    """Train runs and write their records; one model serves all seeds of an arm."""
-    import keras
+    """Train runs and write their records."""
+    from mnist_keras.training import Trainer
 
-    from mnist_keras import training
-
+    trainer = Trainer(folder.trainings)
     with progress(runs) as advance:
-        for settings, group in groupby(runs, key=lambda run: run.settings):
-            model = None
-            for run in group:
-                data = data_of(run.seed)
-                if model is None:
-                    keras.utils.clear_session()
-                    shape, classes = data.images.images.shape[1:], data.images.class_names
-                    model = training.compiled_model(settings, shape, len(classes))
-                folder.write_record(training.train(model, run, data, on_epoch=advance(run)))
+        for run in runs:
+            folder.write_record(trainer.train(run, data_of(run.seed), on_epoch=advance(run)))
 
 
 def _numbers(text: str) -> list[int]:

@@ -10,14 +10,14 @@ import click
 from mnist_keras.cli.images import check_data_options, data_options, seed_images
 from mnist_keras.cli.options import NamedPath, backend_option, use_backend
 from mnist_keras.cli.progress import progress
-from mnist_keras.runs import ACTIVATIONS, LOSSES, MODELS, OPTIMIZERS, Settings
+from mnist_keras.settings import ACTIVATIONS, LOSSES, NETWORKS, OPTIMIZERS, Settings
 
 if TYPE_CHECKING:
     from mnist_keras.training import Data
 
 _REPORT = Settings()
 _SETTINGS = (
-    click.option("--model", type=click.Choice(list(MODELS)), default="cnn", show_default=True),
+    click.option("--model", type=click.Choice(list(NETWORKS)), default="cnn", show_default=True),
     click.option(
         "--activation",
         type=click.Choice(ACTIVATIONS),
@@ -147,19 +147,20 @@ def train_model(settings: Settings, seed: int, data: "Data") -> Any:
     """Train, showing progress, and return the `TrainedModel`, or `None` if it diverged."""
     import numpy as np
 
-    from mnist_keras import training
     from mnist_keras.cards import card_of
     from mnist_keras.model_files import TrainedModel, check_size
     from mnist_keras.prediction import predict
     from mnist_keras.runs import Run
+    from mnist_keras.training import Trainer
 
     shape, class_names = data.images.images.shape[1:], data.images.class_names
     check_size(settings, shape, len(class_names))
-    epochs = settings.epochs
+    epochs = settings.all_epochs
     run = Run(settings=settings, seed=seed, scored_at=(epochs,))
-    model = training.compiled_model(settings, shape, len(class_names))
+    trainer = Trainer()
     with progress([run]) as advance:
-        record = training.train(model, run, data, on_epoch=advance(run))
+        record = trainer.train(run, data, on_epoch=advance(run))
+    model = trainer.networks.of(settings, shape, len(class_names))
     seen, _ = data.split(settings, seed)
     # What the last step does is in no epoch's loss.
     if record.diverged or not np.isfinite(predict(model, seen.images)).all():

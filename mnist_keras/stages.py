@@ -1,0 +1,277 @@
+"""The trainings that an arm is made of. What two arms share is trained once.
+
+    pretraining ──► members ──► their word on the held-out images ──► students
+    (no labels)     (labels)             (soft labels)
+
+An arm has any of them; the networks of its last one classify.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import asdict, replace
+
+import keras
+import numpy as np
+
+from mnist_keras import backends, representation
+from mnist_keras.augmentation import WARPS, warp
+from mnist_keras.batches import Batches
+from mnist_keras.fitting import digest, fit
+from mnist_keras.history import History, OnEpoch, Training, Weights
+from mnist_keras.images import DataError, Images, LabeledImages, LazyImages, joined
+from mnist_keras.networks import (
+    Networks,
+    get_weights,
+    learning_rate,
+    restart,
+    set_weights,
+    smoothed,
+    targets,
+)
+from mnist_keras.prediction import predict, softmax
+from mnist_keras.runs import Run
+from mnist_keras.seeds import generator
+from mnist_keras.settings import Settings
+from mnist_keras.warped_batches import WarpedBatches
+
+# Of a linear layer on frozen features, scikit-learn's inverse penalty.
+_PROBE = 0.03
+# A student's soft labels are the teacher's probabilities to this power, normalised; the labelled
+# images are repeated so many times among them; its highest learning rate is this share of the
+# teacher's, and its batches are so large.
+_SHARPENING, _REPEATS, _STUDENT_RATE, _STUDENT_BATCH = 3, 3, 1 / 3, 100
+
+
+# The settings that decide a pretraining.
+_OF_PRETRAINING = (
+    *("model", "width", "activation", "schedule", "pretraining", "pretraining_epochs"),
+    *("validation_split", "stratify"),
+)
+
+
+Kept = MutableMapping[str, Training]
+
+
+class DivergedError(ArithmeticError):
+    """A training whose loss stopped being finite; the history of the stages ends with it."""
+
+
+class Stages:
+    """The trainings of a run, one after the other.
+
+    Args:
+        run: What is trained; its schedule is a cycle.
+        training: The labelled images.
+        heldout: Images whose labels are not looked at.
+        fingerprint: Hash of the data.
+        networks: Where the compiled network comes from.
+        kept: Trainings by name: what is in it is not trained again, and what is trained is put
+            in it.
+        on_epoch: Called with the epoch, counted over all stages, and its loss.
+
+    Attributes:
+        history: The epochs of all stages so far.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        training: LabeledImages,
+        heldout: LabeledImages,
+        fingerprint: str,
+        networks: Networks,
+        kept: Kept,
+        on_epoch: OnEpoch | None = None,
+    ):
+        self.settings, self.seed = run.settings, run.seed
+        self.training = training
+        # Sorted by content alone: their labels decide nothing.
+        self.heldout = heldout.take(np.argsort(heldout.digests, kind="stable"))
+        self.history = History()
+        self._fingerprint = fingerprint
+        self._networks = networks
+        self._kept = kept
+        self._on_epoch = on_epoch
+
+    def probabilities(self, scored: LabeledImages) -> np.ndarray:
+        """Train all stages and return what the last one makes of images.
+
+        Returns:
+            `float64` array of shape `(n, classes)`.
+
+        Raises:
+            DivergedError: If a loss stops being finite.
+            DataError: If there are no held-out images to learn from.
+        """
+        members = self.members()
+        if self.settings.self_training == "none":
+            return self._mean(members, scored)
+        if not len(self.heldout):
+            raise DataError("self-training needs held-out images, and there are none")
+        soft = self._mean(members, self.heldout)
+        if self.settings.self_training == "transductive":
+            everything = np.arange(len(self.heldout))
+            return self._mean([self._student(members[0], everything, soft)], scored)
+        # Each half is scored by the student that learned from the other one.
+        order = generator(self.seed, "halves").permutation(len(self.heldout))
+        halves = [np.sort(part) for part in np.array_split(order, 2)]
+        of_students = [
+            self._mean([self._student(members[0], half, soft)], scored) for half in halves
+        ]
+        seen = np.isin(scored.digests, self.heldout.digests[halves[0]])
+        return np.where(seen[:, None], of_students[1], of_students[0])
+
+    def members(self) -> list[Training]:
+        """Train the networks that learn from labels, or take them from where they are kept."""
+        start = None
+        if self.settings.pretraining != "none":
+            start = self._pretrained().weights
+        return [self._member(number, start) for number in range(self.settings.members)]
+
+    def _pretrained(self) -> Training:
+        s = self.settings
+        names = ("model", "width", "activation", "schedule", "pretraining", "pretraining_epochs")
+        own = Settings(
+            **{name: getattr(s, name) for name in (*names, "validation_split", "stratify")}
+        )
+
+        def pretrain(on_epoch: OnEpoch) -> Training:
+            images = self.training.extended(self.heldout)
+            encoder, history = representation.pretrain(
+                images.take(np.argsort(images.digests, kind="stable")).images,
+                s.pretraining,
+                s.pretraining_epochs,
+                activation=s.activation,
+                width=s.width,
+                seed=self.seed,
+                on_epoch=on_epoch,
+            )
+            return Training(get_weights(encoder), history)
+
+        return self._once("pretraining", own, self.seed, pretrain)
+
+    def _member(self, number: int, start: Weights | None) -> Training:
+        seed = self.seed
+        if number:
+            seed = int(generator(self.seed, f"member {number}").integers(2**31))
+        own = replace(
+            self.settings, members=1, views=0, self_training="none", self_training_epochs=0
+        )
+
+        def train(on_epoch: OnEpoch) -> Training:
+            model = self._restarted(seed, start)
+            if own.frozen:
+                features = predict(_features(model), self.training.images)
+                kernel, bias = representation.linear_probe(features, self.training.labels, _PROBE)
+                set_weights(model, {"logits/kernel": kernel, "logits/bias": bias})
+                return Training(get_weights(model), History())
+            y = targets(self.settings, self.training.labels, self._classes)
+            batches = self._views(self.training.images, y, own.batch_size, seed)
+            initial = "" if start else digest(*get_weights(model).values())
+            history = fit(
+                model,
+                batches,
+                lambda epoch: learning_rate(own, epoch, own.epochs),
+                ends=(own.epochs,),
+                on_epoch=on_epoch,
+            )
+            history.initial = initial
+            return Training(get_weights(model), history)
+
+        return self._once("member", own, seed, train)
+
+    def _student(self, teacher: Training, chosen: np.ndarray, soft: np.ndarray) -> Training:
+        """Train a student on the chosen held-out images, labelled softly, and the labelled ones."""
+        own = replace(self.settings, views=0)
+        epochs = own.self_training_epochs
+
+        def train(on_epoch: OnEpoch) -> Training:
+            model = self._restarted(self.seed, teacher.weights)
+            sharp = soft[chosen] ** _SHARPENING
+            sharp /= sharp.sum(axis=-1, keepdims=True)
+            labelled = self.training.take(np.tile(np.arange(len(self.training)), _REPEATS))
+            y = np.concatenate(
+                [
+                    smoothed(sharp, own.label_smoothing / 2),
+                    targets(own, labelled.labels, self._classes),
+                ]
+            )
+            images = joined(self.heldout.take(chosen).images, labelled.images)
+            history = fit(
+                model,
+                self._views(images, y, _STUDENT_BATCH, self.seed),
+                lambda epoch: _STUDENT_RATE * learning_rate(own, epoch, epochs),
+                ends=(epochs,),
+                on_epoch=on_epoch,
+            )
+            return Training(get_weights(model), history)
+
+        return self._once(
+            f"student of {digest(self.heldout.digests[chosen])}", own, self.seed, train
+        )
+
+    def _once(
+        self, kind: str, settings: Settings, seed: int, train: Callable[[OnEpoch], Training]
+    ) -> Training:
+        """Return a training from where it is kept, or train and keep it."""
+        decides = [kind, asdict(settings), seed, self._fingerprint, backends.versions()]
+        name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+        done = len(self.history.loss)
+
+        def on_epoch(epoch: int, loss: float) -> None:
+            if self._on_epoch:
+                self._on_epoch(done + epoch, loss)
+
+        training = self._kept.get(name)
+        if training is None:
+            training = train(on_epoch)
+            self._kept[name] = training
+        else:
+            for epoch, loss in enumerate(training.history.loss, 1):
+                on_epoch(epoch, loss)
+        self.history += training.history
+        if training.history.diverged:
+            raise DivergedError
+        return training
+
+    @property
+    def _classes(self) -> int:
+        return len(self.training.class_names)
+
+    def _restarted(self, seed: int, weights: Weights | None) -> keras.Model:
+        shape = self.training.images.shape[1:]
+        model = self._networks.of(self.settings, shape, self._classes)
+        restart(model, self.settings, seed, weights)
+        return model
+
+    def _views(self, x: Images, y: np.ndarray, batch_size: int, seed: int) -> Batches:
+        strength = WARPS[self.settings.augmentation]
+        return WarpedBatches(x, y, strength, batch_size=batch_size, seed=seed)
+
+    def _mean(self, trainings: Sequence[Training], images: LabeledImages) -> np.ndarray:
+        """Return the mean of the probabilities of networks, over views of each image."""
+        s = self.settings
+        model = self._networks.of(s, images.images.shape[1:], self._classes)
+        # Epochs that no training has reached.
+        views = [_warped(images, s, s.epochs + view, self.seed) for view in range(s.views)]
+        outputs = []
+        for training in trainings:
+            set_weights(model, training.weights)
+            outputs += [softmax(predict(model, seen)) for seen in (images.images, *views)]
+        return np.mean(outputs, axis=0)
+
+
+def _warped(images: LabeledImages, settings: Settings, epoch: int, seed: int) -> LazyImages:
+    """Return a view of each image, half as far from it as in training; its content decides it."""
+    strength = WARPS[settings.augmentation].scaled(0.5)
+    ids = np.array([int(name[:15], 16) for name in images.digests])
+
+    def read(positions: np.ndarray) -> np.ndarray:
+        return warp(images.images[positions], ids[positions], epoch, seed, strength)
+
+    return LazyImages(read, images.images.shape, np.dtype(np.float32))
+
+
+def _features(model: keras.Model) -> keras.Model:
+    return keras.Model(model.input, model.get_layer("flatten").output)
