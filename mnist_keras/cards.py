@@ -18,10 +18,10 @@ from mnist_keras.records import Record
 from mnist_keras.settings import ExperimentError, Settings, check_word
 from mnist_keras.statistics import wilson_interval
 
-_FORMAT = 1
+_FORMAT = 2
 _LONGEST_NAME = 1000
 # Said of every model, so that who reads the file need not guess.
-_SCALE, _OUTPUT = "levels / 255", "logits"
+_SCALE, _LOGITS, _FEATURES = "levels / 255", "logits", "features"
 
 
 class ModelFileError(DataError):
@@ -30,10 +30,10 @@ class ModelFileError(DataError):
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What is to be known of a trained model besides its weights.
+    """What is to be known of a trained model, or of an encoder, besides its weights.
 
     Attributes:
-        class_names: One name a logit.
+        class_names: One name a logit; empty for an encoder, whose outputs are features.
         contract: The images it takes.
         settings: How it was trained.
         seed: Of that training.
@@ -44,6 +44,7 @@ class Card:
             where there are any, `"heldout"` images their `"accuracy"`, its 95 % `"interval"`
             (Wilson's) and `"n"`.
         versions: Versions it was trained with; `"backend"` names the backend.
+        pretraining: Of a model that began as an encoder's file: what that was trained on.
     """
 
     class_names: tuple[str, ...]
@@ -55,14 +56,16 @@ class Card:
     trained_on: np.ndarray
     metrics: Mapping[str, Any]
     versions: Mapping[str, str]
+    pretraining: str = ""
 
 
-def card_of(record: Record, seen: LabeledImages) -> Card:
+def card_of(record: Record, seen: LabeledImages, pretraining: str = "") -> Card:
     """Return the card of a finished training.
 
     Args:
         record: What it gave.
         seen: The images that were trained on.
+        pretraining: As for `Card`.
     """
     return Card(
         class_names=record.class_names,
@@ -74,6 +77,7 @@ def card_of(record: Record, seen: LabeledImages) -> Card:
         trained_on=seen.digests,
         metrics=_metrics(record),
         versions=record.versions,
+        pretraining=pretraining,
     )
 
 
@@ -111,12 +115,13 @@ def to_json(card: Card, checksums: Mapping[str, str]) -> dict[str, Any]:
             "ground": card.contract.ground,
             "resized": card.contract.resized,
         },
-        "output": _OUTPUT,
+        "output": _LOGITS if card.class_names else _FEATURES,
         "settings": asdict(card.settings),
         "seed": card.seed,
         "data": {"name": card.data_name, "fingerprint": card.data_fingerprint},
         "metrics": dict(card.metrics),
         "versions": dict(card.versions),
+        "pretraining": card.pretraining,
         "sha256": dict(checksums),
         "trained_on": base64.b64encode(b"".join(card.trained_on.tolist())).decode("ascii"),
     }
@@ -130,15 +135,16 @@ def from_json(document: Mapping[str, Any]) -> tuple[Card, Mapping[str, str]]:
         ValueError: If they are no card; also `KeyError`, `TypeError` or `AttributeError`.
     """
     takes, data = document["input"], document["data"]
+    names = document["class_names"]
     said = [document["format"], document["output"], takes["scale"]]
     kinds = [type(document["format"]), type(takes["resized"])]
-    if said != [_FORMAT, _OUTPUT, _SCALE] or kinds != [int, bool]:
+    output = _FEATURES if names == [] else _LOGITS
+    if said != [_FORMAT, output, _SCALE] or kinds != [int, bool]:
         raise ModelFileError("written by another version of mnist-keras")
     height, width = takes["image_size"]
-    names = document["class_names"]
     if not all(type(side) is int and side > 0 for side in (height, width)):
         raise ValueError(f"image_size {takes['image_size']!r}")
-    if not isinstance(names, list) or not names or len(set(names)) < len(names):
+    if not isinstance(names, list) or len(set(names)) < len(names):
         raise ValueError("class_names are no list of different names")
     if not all(0 < len(name) <= _LONGEST_NAME and escaped(name) == name for name in names):
         raise ValueError("class_names that cannot be shown")
@@ -151,6 +157,8 @@ def from_json(document: Mapping[str, Any]) -> tuple[Card, Mapping[str, str]]:
         settings = Settings(**document["settings"])
     except ExperimentError as error:
         raise ValueError(str(error)) from error
+    if not names and settings.model != "small_cnn":
+        raise ValueError(f"an encoder of model {settings.model!r}")
     form = ImageForm(takes["color_mode"], (height, width), takes["interpolation"])
     digests = np.frombuffer(base64.b64decode(document["trained_on"], validate=True), DIGEST)
     return Card(
@@ -163,4 +171,5 @@ def from_json(document: Mapping[str, Any]) -> tuple[Card, Mapping[str, str]]:
         trained_on=digests,
         metrics=dict(document["metrics"]),
         versions={str(k): str(v) for k, v in document["versions"].items()},
+        pretraining=str(document["pretraining"]),
     ), document["sha256"]

@@ -9,9 +9,9 @@ from mnist_keras.augmentation import WARPS, warp
 from mnist_keras.images import Images, LabeledImages
 from mnist_keras.settings import Settings
 
-# Of the histograms: directions, and cells of 7×7 pixels in blocks of 2×2 cells.
+# Of the histograms: directions, and cells along each axis, in blocks of 2×2.
 _DIRECTIONS = 9
-_CELLS = 4
+_CELLS = 5
 # What the two numbers of an SVM are chosen from, by cross-validation on the training images.
 _GRID = {"svc__C": (1.0, 10.0, 100.0), "svc__gamma": (0.3, 1.0, 3.0)}
 _FOLDS = 5
@@ -54,14 +54,14 @@ def histograms_of_gradients(images: np.ndarray) -> np.ndarray:
     """Return histograms of oriented gradients: in which directions edges run, and where.
 
     Each pixel's gradient votes with its length for the two nearest of nine directions (without
-    sign) and, by its distance, for the four nearest of 4×4 cells. Blocks of 2×2 cells are
+    sign) and, by its distance, for the four nearest of 5×5 cells. Blocks of 2×2 cells are
     normalised, clipped at 0.2 and normalised again.
 
     Args:
         images: Shape `(n, height, width)`.
 
     Returns:
-        `float64` array of shape `(n, 324)`.
+        `float64` array of shape `(n, 576)`.
 
     Reference:
         [Dalal & Triggs, 2005](https://doi.org/10.1109/CVPR.2005.177)

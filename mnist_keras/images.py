@@ -128,6 +128,10 @@ class LabeledImages:
         """
         return self.take(self.canonical_order)
 
+    def sorted_by_content(self) -> "LabeledImages":
+        """Return the images sorted by content alone: what uses this order knows no label."""
+        return self.take(np.argsort(self.digests, kind="stable"))
+
     @property
     def canonical_order(self) -> np.ndarray:
         """Indices that sort the images by class and content."""

@@ -42,7 +42,7 @@ _REFUSED_SUFFIXES = {
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model of logits and its card."""
+    """A model of logits, or an encoder, and its card."""
 
     model: keras.Model
     card: Card
@@ -100,9 +100,33 @@ def load_model(path: Path) -> TrainedModel:
     """Return the model of a file that `save_model` wrote, on whatever backend runs.
 
     Raises:
-        ModelFileError: If the file is missing, of another kind, damaged, or declares sizes that
-            it does not hold.
+        ModelFileError: If the file is missing, of another kind, damaged, declares sizes that it
+            does not hold, or holds an encoder.
     """
+    loaded = _load(path)
+    if not loaded.card.class_names:
+        raise ModelFileError(
+            f"{escaped(str(path))}: an encoder, which knows no classes; "
+            "`mnist-keras train --from` makes a model of it"
+        )
+    return loaded
+
+
+def load_encoder(path: Path) -> TrainedModel:
+    """Return the encoder of a file that `save_model` wrote, on whatever backend runs.
+
+    Raises:
+        ModelFileError: As `load_model`, or if the file holds a model of classes.
+    """
+    loaded = _load(path)
+    if loaded.card.class_names:
+        raise ModelFileError(
+            f"{escaped(str(path))}: a model of classes, not an encoder of `mnist-keras pretrain`"
+        )
+    return loaded
+
+
+def _load(path: Path) -> TrainedModel:
     name = escaped(str(path))
     try:
         card = _read(path)

@@ -41,9 +41,14 @@ class Networks:
 def build_model(
     settings: Settings, input_shape: tuple[int, ...], num_classes: int, seed: int
 ) -> keras.Model:
-    """Return the network of an arm with a seed's initial weights, not compiled."""
+    """Return the network of an arm with a seed's initial weights, not compiled.
+
+    Without classes it is the encoder of `small_cnn`.
+    """
     if settings.model == "small_cnn":
         width, activation = settings.width, settings.activation
+        if not num_classes:
+            return encoders.encoder(input_shape, activation, width, seed)
         return encoders.small_cnn(input_shape, num_classes, activation, width, seed)
     build = {"basic_net": models.basic_net, "cnn": models.cnn}[settings.model]
     return build(input_shape, num_classes, settings.activation, seed)

@@ -50,6 +50,7 @@ class Record:
         data_fingerprint: Hash of all images and labels.
         class_names: One name a class.
         n_training: Labelled images that were trained on.
+        n_unlabelled: Images that were learned from without their labels.
         test_labels: True classes of the test images.
         heldout_labels: True classes of the held-out images; empty without any.
         loss: Training loss of each epoch, the mean over its steps.
@@ -72,6 +73,7 @@ class Record:
     data_fingerprint: str
     class_names: tuple[str, ...]
     n_training: int
+    n_unlabelled: int
     test_labels: np.ndarray
     heldout_labels: np.ndarray
     loss: tuple[float, ...]
@@ -196,6 +198,7 @@ def _to_json(record: Record) -> dict[str, Any]:
             "fingerprint": record.data_fingerprint,
             "class_names": list(record.class_names),
             "n_training": record.n_training,
+            "n_unlabelled": record.n_unlabelled,
             "test_labels": _pack(record.test_labels),
             "heldout_labels": _pack(record.heldout_labels),
         },
@@ -233,6 +236,7 @@ def _from_json(body: Mapping[str, Any]) -> Record:
         data_fingerprint=data["fingerprint"],
         class_names=tuple(data["class_names"]),
         n_training=data["n_training"],
+        n_unlabelled=data["n_unlabelled"],
         test_labels=_unpack(data["test_labels"]),
         heldout_labels=_unpack(data["heldout_labels"]),
         loss=_unpack_numbers(body["loss"]),

@@ -17,8 +17,8 @@ from mnist_keras.portable import HeUniform
 from mnist_keras.warped_batches import WarpedBatches
 
 # Chosen by cross-validation on training images: see docs/representation.md.
-_TEMPERATURE = 0.2
-_RATE, _DECAY = 2e-3, 1e-4
+_TEMPERATURE = 0.5
+_RATE, _DECAY = 5e-3, 1e-4
 
 
 @keras.saving.register_keras_serializable(package="mnist_keras")

@@ -149,7 +149,7 @@ def row(arm: Arm, planned: Iterable[Run], chosen: Mapping[Run, Record]) -> Row:
     return Row(
         arm=arm,
         n_training=done[0].n_training if done else 0,
-        n_unlabelled=len(done[0].heldout_labels) if done and arm.settings.uses_heldout else 0,
+        n_unlabelled=done[0].n_unlabelled if done else 0,
         seeds=tuple(record.run.seed for record in done),
         test=tuple(float((r.scores[epochs].test == r.test_labels).mean()) for r in done),
         n_test=len(done[0].test_labels) if done else 0,

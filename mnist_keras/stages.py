@@ -1,9 +1,10 @@
 """The trainings that an arm is made of. What two arms share is trained once.
 
-    pretraining ──► members ──► their word on the held-out images ──► students
-    (no labels)     (labels)             (soft labels)
+    pretraining ──► members ──► what they say of the pool ──► students
+    (no labels)     (labels)          (soft labels)
 
-An arm has any of them; the networks of its last one classify.
+An arm has any of them; the networks of its last stage classify. The pool is the held-out images,
+whose labels are not looked at.
 """
 
 import hashlib
@@ -63,12 +64,13 @@ class Stages:
     Args:
         run: What is trained; its schedule is a cycle.
         training: The labelled images.
-        heldout: Images whose labels are not looked at.
+        pool: Images whose labels are not looked at: the held-out ones, or others.
         fingerprint: Hash of the data.
         networks: Where the compiled network comes from.
         kept: Trainings by name: what is in it is not trained again, and what is trained is put
             in it.
         on_epoch: Called with the epoch, counted over all stages, and its loss.
+        start: Weights, by path, that members start from where there is no pretraining.
 
     Attributes:
         history: The epochs of all stages so far.
@@ -78,21 +80,22 @@ class Stages:
         self,
         run: Run,
         training: LabeledImages,
-        heldout: LabeledImages,
+        pool: LabeledImages,
         fingerprint: str,
         networks: Networks,
         kept: Kept,
         on_epoch: OnEpoch | None = None,
+        start: Weights | None = None,
     ):
         self.settings, self.seed = run.settings, run.seed
         self.training = training
-        # Sorted by content alone: their labels decide nothing.
-        self.heldout = heldout.take(np.argsort(heldout.digests, kind="stable"))
+        self.pool = pool.sorted_by_content()
         self.history = History()
         self._fingerprint = fingerprint
         self._networks = networks
         self._kept = kept
         self._on_epoch = on_epoch
+        self._start = start
 
     def probabilities(self, scored: LabeledImages) -> np.ndarray:
         """Train all stages and return what the last one makes of images.
@@ -107,24 +110,26 @@ class Stages:
         members = self.members()
         if self.settings.self_training == "none":
             return self._mean(members, scored)
-        if not len(self.heldout):
-            raise DataError("self-training needs held-out images, and there are none")
-        soft = self._mean(members, self.heldout)
+        if not len(self.pool):
+            raise DataError(
+                "self-training needs images without labels, and there are none held out"
+            )
+        soft = self._mean(members, self.pool)
         if self.settings.self_training == "transductive":
-            everything = np.arange(len(self.heldout))
+            everything = np.arange(len(self.pool))
             return self._mean([self._student(members[0], everything, soft)], scored)
         # Each half is scored by the student that learned from the other one.
-        order = generator(self.seed, "halves").permutation(len(self.heldout))
+        order = generator(self.seed, "halves").permutation(len(self.pool))
         halves = [np.sort(part) for part in np.array_split(order, 2)]
         of_students = [
             self._mean([self._student(members[0], half, soft)], scored) for half in halves
         ]
-        seen = np.isin(scored.digests, self.heldout.digests[halves[0]])
+        seen = np.isin(scored.digests, self.pool.digests[halves[0]])
         return np.where(seen[:, None], of_students[1], of_students[0])
 
     def members(self) -> list[Training]:
         """Train the networks that learn from labels, or take them from where they are kept."""
-        start = None
+        start = self._start
         if self.settings.pretraining != "none":
             start = self._pretrained().weights
         return [self._member(number, start) for number in range(self.settings.members)]
@@ -137,9 +142,9 @@ class Stages:
         )
 
         def pretrain(on_epoch: OnEpoch) -> Training:
-            images = self.training.extended(self.heldout)
+            images = self.training.extended(self.pool).sorted_by_content()
             encoder, history = representation.pretrain(
-                images.take(np.argsort(images.digests, kind="stable")).images,
+                images.images,
                 s.pretraining,
                 s.pretraining_epochs,
                 activation=s.activation,
@@ -182,7 +187,7 @@ class Stages:
         return self._once("member", own, seed, train)
 
     def _student(self, teacher: Training, chosen: np.ndarray, soft: np.ndarray) -> Training:
-        """Train a student on the chosen held-out images, labelled softly, and the labelled ones."""
+        """Train a student on chosen images of the pool, labelled softly, and the labelled ones."""
         own = replace(self.settings, views=0)
         epochs = own.self_training_epochs
 
@@ -197,7 +202,7 @@ class Stages:
                     targets(own, labelled.labels, self._classes),
                 ]
             )
-            images = joined(self.heldout.take(chosen).images, labelled.images)
+            images = joined(self.pool.take(chosen).images, labelled.images)
             history = fit(
                 model,
                 self._views(images, y, _STUDENT_BATCH, self.seed),
@@ -207,15 +212,15 @@ class Stages:
             )
             return Training(get_weights(model), history)
 
-        return self._once(
-            f"student of {digest(self.heldout.digests[chosen])}", own, self.seed, train
-        )
+        return self._once(f"student of {digest(self.pool.digests[chosen])}", own, self.seed, train)
 
     def _once(
         self, kind: str, settings: Settings, seed: int, train: Callable[[OnEpoch], Training]
     ) -> Training:
         """Return a training from where it is kept, or train and keep it."""
         decides = [kind, asdict(settings), seed, self._fingerprint, backends.versions()]
+        if self._start is not None:
+            decides.append(digest(*self._start.values()))
         name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
         done = len(self.history.loss)
 

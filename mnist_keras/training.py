@@ -9,7 +9,7 @@ import numpy as np
 from mnist_keras import backends, classical
 from mnist_keras.augmentation import WARPS
 from mnist_keras.fitting import digest, fit
-from mnist_keras.history import History, OnEpoch
+from mnist_keras.history import History, OnEpoch, Weights
 from mnist_keras.images import LabeledImages
 from mnist_keras.networks import Networks, get_weights, restart, targets
 from mnist_keras.prediction import predict
@@ -32,17 +32,26 @@ class Data:
         images: The report's 500, to be split by the seed.
         heldout: Images of the same classes that are in no training or test set; may be empty.
         test: Content hashes of the images to test on; by default the run's seed draws them.
+        unlabelled: Images to learn from without labels. Defaults to the held-out ones.
     """
 
     images: LabeledImages
     heldout: LabeledImages
     test: np.ndarray | None = None
+    unlabelled: LabeledImages | None = None
 
     @property
     def fingerprint(self) -> str:
-        """Hash of both parts, and of the split if it is given."""
-        parts = f"{self.images.fingerprint}-{self.heldout.fingerprint}"
-        return parts if self.test is None else f"{parts}-{digest(np.sort(self.test))}"
+        """Hash of all parts, and of the split if it is given."""
+        parts = [self.images.fingerprint, self.heldout.fingerprint]
+        parts += [] if self.test is None else [digest(np.sort(self.test))]
+        parts += [] if self.unlabelled is None else [self.unlabelled.fingerprint]
+        return "-".join(parts)
+
+    @property
+    def pool(self) -> LabeledImages:
+        """The images to learn from without labels."""
+        return self.heldout if self.unlabelled is None else self.unlabelled
 
     def split(self, settings: Settings, seed: int) -> tuple[LabeledImages, LabeledImages]:
         """Return the images to train on and those to test on.
@@ -72,13 +81,21 @@ class Trainer:
         self.kept: Kept = {} if kept is None else kept
         self.networks = Networks()
 
-    def train(self, run: Run, data: Data, on_epoch: OnEpoch | None = None) -> Record:
+    def train(
+        self,
+        run: Run,
+        data: Data,
+        on_epoch: OnEpoch | None = None,
+        start: Weights | None = None,
+    ) -> Record:
         """Train a run from its initial weights.
 
         Args:
             run: What to train.
             data: The images of the run's seed.
             on_epoch: Called with the epoch (from 1) and its training loss.
+            start: By path, weights that take the place of initial ones, e.g. an encoder's; for
+                runs whose schedule is a cycle.
 
         Returns:
             The record of the run: loss, accuracy and seconds of each epoch, and the classes given
@@ -92,7 +109,7 @@ class Trainer:
         elif run.settings.schedule == "constant":
             history, classes = self._in_one_go(run, training, scored, on_epoch)
         else:
-            history, classes = self._in_stages(run, training, scored, data, on_epoch)
+            history, classes = self._in_stages(run, training, scored, data, on_epoch, start)
         last = list(classes.values())[-1] if classes else scored.labels
         return Record(
             run=run,
@@ -100,6 +117,7 @@ class Trainer:
             data_fingerprint=data.fingerprint,
             class_names=data.images.class_names,
             n_training=len(training),
+            n_unlabelled=len(data.pool) if run.settings.uses_heldout else 0,
             test_labels=test.labels,
             heldout_labels=data.heldout.labels,
             loss=tuple(history.loss),
@@ -150,10 +168,11 @@ class Trainer:
         scored: LabeledImages,
         data: Data,
         on_epoch: OnEpoch | None,
+        start: Weights | None,
     ) -> tuple[History, dict[int, np.ndarray]]:
         """Train one stage after the other, scored at the end."""
         stages = Stages(
-            run, training, data.heldout, data.fingerprint, self.networks, self.kept, on_epoch
+            run, training, data.pool, data.fingerprint, self.networks, self.kept, on_epoch, start
         )
         try:
             probabilities = stages.probabilities(scored)

@@ -14,7 +14,7 @@ from mnist_keras.image_folder.contents import Contents, look
 from mnist_keras.image_folder.decoding import CHANNELS, LEAST_SIDE
 from mnist_keras.image_folder.findings import Finding, Severity, escaped, shown_name
 from mnist_keras.image_folder.reading import AS_THE_REPORT, Cache, ImageForm, Progress
-from mnist_keras.image_folder.walk import MAX_FILES, Folder, is_hidden, walk
+from mnist_keras.image_folder.walk import MAX_FILES, Folder, is_hidden, walk, walk_flat
 from mnist_keras.images import DataError, LabeledImages, joined, label
 
 # Beside the class folders, this one holds images that are not trained on.
@@ -76,6 +76,27 @@ def read(
         cache=cache,
         progress=progress,
     )
+
+
+def read_unlabelled(
+    path: Path,
+    *,
+    form: ImageForm = AS_THE_REPORT,
+    cache: Cache | None = None,
+    max_files: int = MAX_FILES,
+    progress: Progress | None = None,
+) -> Audit:
+    """Read and audit all image files below a folder, whatever its folders are called.
+
+    Args:
+        path: The folder.
+        form, cache, max_files, progress: As for `read`.
+
+    Returns:
+        The audit, with all images in one class. Nothing is refused yet: `Audit.require` does that.
+    """
+    found = walk_flat(path, max_files)
+    return audit(path, found, form=form, cache=cache, progress=progress)
 
 
 def _sides(path: Path) -> tuple[list[str], str]:

@@ -41,6 +41,7 @@ def record(seed, settings=None, correct=90, heldout=1000, diverged=None, scored_
         data_fingerprint="abc",
         class_names=tuple("0123456789"),
         n_training=400,
+        n_unlabelled=0,
         test_labels=labels,
         heldout_labels=others,
         loss=tuple(loss),

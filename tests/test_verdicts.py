@@ -29,6 +29,7 @@ def record(settings, seed, accuracy, loss=(2.0, 1.0), heldout=1000):
         data_fingerprint="x",
         class_names=tuple("0123456789"),
         n_training=400,
+        n_unlabelled=0,
         test_labels=nothing,
         heldout_labels=labels,
         loss=loss,

@@ -19,6 +19,7 @@ from mnist_keras.cli.explain import explain
 from mnist_keras.cli.export import export
 from mnist_keras.cli.list import list_experiments
 from mnist_keras.cli.predict import predict
+from mnist_keras.cli.pretrain import pretrain
 from mnist_keras.cli.report import report
 from mnist_keras.cli.run import run
 from mnist_keras.cli.train import train
@@ -78,6 +79,7 @@ cli.add_command(compare)
 cli.add_command(check)
 cli.add_command(data)
 cli.add_command(train)
+cli.add_command(pretrain)
 cli.add_command(predict)
 cli.add_command(evaluate)
 cli.add_command(explain)

@@ -1,5 +1,6 @@
 """The options that several commands share."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,34 @@ on_bad_option = click.option(
 strict_option = click.option(
     "--strict", is_flag=True, help="Exit with 5 unless every claim is supported."
 )
+
+
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+
+
+def output_option(help: str) -> Callable[..., Any]:
+    """Return the option that names the file to write."""
+    return click.option(
+        "-o",
+        "--output",
+        type=NamedPath(path_type=Path, dir_okay=False),
+        required=True,
+        metavar="FILE.keras",
+        help=help,
+    )
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Refuse a file that could not be written, before anything is trained."""
+    if output.suffix != ".keras":
+        raise click.UsageError(f"--output: the name has to end in .keras. Received: {output}")
+    if not output.parent.is_dir():
+        raise click.UsageError(f"--output: no such folder: {output.parent}")
+    from mnist_keras.records import check_writable
+
+    check_writable(output)
+    if output.exists() and not overwrite:
+        raise click.UsageError(f"{output} is there already; --overwrite replaces it")
 
 
 def make_folder(folder: Path) -> None:
