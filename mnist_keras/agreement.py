@@ -23,11 +23,15 @@ class Tolerance:
         loss: Largest difference of the training loss in the first ten epochs.
         predictions: Least share of test and held-out images given the same class, at the last
             scored epoch among the first ten.
+        pretraining: Largest difference of a pretraining's loss in the first ten epochs, as a share
+            of that loss. What begins with a pretraining is held to this alone: it has taken
+            hundreds of steps before its first label.
     """
 
     first_epoch: float = 1e-5
     loss: float = 5e-3
     predictions: float = 0.995
+    pretraining: float = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,7 @@ class Agreement:
         unequal: Which of "weights", "batches" and "masks" differ.
         loss: Difference of the training loss, epoch by epoch; infinite where one of the records
             has ended, or only one of the losses is finite.
+        pretraining: The same of the epochs of a pretraining, as shares of the first one's loss.
         accuracy: Largest difference of the training accuracy, between 0 and 1.
         predictions: By scored epoch, the share of images given the same class.
     """
@@ -49,12 +54,17 @@ class Agreement:
     second: str
     unequal: tuple[str, ...]
     loss: tuple[float, ...]
+    pretraining: tuple[float, ...]
     accuracy: float
     predictions: dict[int, float]
 
     def outside(self, tolerance: Tolerance) -> list[str]:
         """Return what is outside the tolerance, in words; nothing if the two agree."""
         found = [f"{name} not identical" for name in self.unequal]
+        if self.pretraining:
+            if max(self.pretraining[:PROMISED_EPOCHS]) > tolerance.pretraining:
+                found.append(f"pretraining's loss more than {tolerance.pretraining:.1%} apart")
+            return found
         if self.loss[0] > tolerance.first_epoch:
             found.append(f"first epoch's loss more than {tolerance.first_epoch:g} apart")
         if max(self.loss[:PROMISED_EPOCHS]) > tolerance.loss:
@@ -74,13 +84,19 @@ def compare(first: tuple[str, Record], second: tuple[str, Record]) -> Agreement:
     (name, one), (other_name, other) = first, second
     if _key(one) != _key(other):
         raise ValueError("expected two records of one run on the same data")
+    # What is no network has no epochs.
+    loss = tuple(_differences(one.loss, other.loss)) or (0.0,)
+    pretrained = one.run.settings.pretraining_epochs
     return Agreement(
         run=one.run,
         first=name,
         second=other_name,
         unequal=tuple(key for key in one.digests if one.digests[key] != other.digests.get(key)),
-        # What is no network has no epochs.
-        loss=tuple(_differences(one.loss, other.loss)) or (0.0,),
+        loss=loss,
+        pretraining=tuple(
+            apart / abs(whole)
+            for apart, whole in zip(loss[:pretrained], one.loss[:pretrained], strict=False)
+        ),
         accuracy=max(_differences(one.accuracy, other.accuracy), default=0.0),
         predictions={
             epoch: _equal_share(one, other, epoch)

@@ -39,9 +39,8 @@ from mnist_keras.warped_batches import WarpedBatches
 # Of a linear layer on frozen features, scikit-learn's inverse penalty.
 _PROBE = 0.03
 # A student's soft labels are the teacher's probabilities to this power, normalised; the labelled
-# images are repeated so many times among them; its highest learning rate is this share of the
-# teacher's, and its batches are so large.
-_SHARPENING, _REPEATS, _STUDENT_RATE, _STUDENT_BATCH = 3, 3, 1 / 3, 100
+# images are repeated so many times among them; its batches are so large.
+_SHARPENING, _REPEATS, _STUDENT_BATCH = 3, 3, 100
 
 
 # The settings that decide a pretraining.
@@ -206,7 +205,7 @@ class Stages:
             history = fit(
                 model,
                 self._views(images, y, _STUDENT_BATCH, self.seed),
-                lambda epoch: _STUDENT_RATE * learning_rate(own, epoch, epochs),
+                lambda epoch: learning_rate(own, epoch, epochs),
                 ends=(epochs,),
                 on_epoch=on_epoch,
             )

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 _PROMISE = (
     "Initial weights, batches and dropout masks identical; training loss within {first_epoch:g} "
     "after the first epoch and {loss:g} in the first {epochs}; at least {predictions:.1%} of the "
-    "predictions equal at the last epoch scored among them. Later epochs are shown, not judged."
+    "predictions equal at the last epoch scored among them. Later epochs are shown, not judged. "
+    "Of what begins with a pretraining, that one's loss within {pretraining:.1%}."
 )
 
 
