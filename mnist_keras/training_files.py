@@ -29,7 +29,8 @@ class TrainingFiles(MutableMapping[str, Training]):
 
     def __getitem__(self, name: str) -> Training:
         try:
-            with np.load(self._file(name), allow_pickle=False) as arrays:
+            file = io.BytesIO(self._file(name).read_bytes())
+            with np.load(file, allow_pickle=False) as arrays:
                 document = json.loads(str(arrays[_HISTORY]))
                 weights = {path: arrays[path] for path in arrays.files if path != _HISTORY}
             return Training(weights, History(**document))

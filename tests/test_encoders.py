@@ -38,9 +38,7 @@ def test_features_by_hand():
     for number in range(1, 6):
         kernel = model.get_layer(f"conv{number}").kernel
         expected = ops.conv(expected, kernel, padding="same", data_format="channels_last")
-        expected = ops.relu(
-            expected / np.sqrt(1 + 1e-3)
-        )  # mean 0, variance 1 at first
+        expected = ops.relu(expected / np.sqrt(1 + 1e-3))  # mean 0, variance 1 at first
         if number in (1, 3, 5):
             expected = ops.max_pool(expected, 2, 2, data_format="channels_last")
     np.testing.assert_allclose(

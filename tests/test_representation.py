@@ -45,7 +45,7 @@ def naive_nt_xent(a, b, temperature):
 def naive_vicreg(a, b, weights):
     """The formula of the paper, in float64."""
     a, b = a.astype(float), b.astype(float)
-    n, size = a.shape
+    size = a.shape[1]
     unlike = np.mean((a - b) ** 2)
     variance = covariance = 0.0
     for view in (a, b):

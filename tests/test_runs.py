@@ -9,11 +9,42 @@ from mnist_keras.settings import ExperimentError, Settings
 pytestmark = pytest.mark.any_backend
 
 
+CYCLE = {"model": "small_cnn", "schedule": "one_cycle"}
+SIMCLR = {"pretraining": "simclr", "pretraining_epochs": 1}
+
+
 def test_defaults_are_written_out():
     """Equal trainings have equal settings, whether a default is written or left out."""
     assert Settings() == Settings(activation="relu", gamma=2, alpha=1, learning_rate=1e-3)
     assert Settings(model="basic_net").activation == "sigmoid"
     assert Settings(loss="crossentropy").gamma is None
+    assert Settings(model="small_cnn").width == 16
+
+
+def test_what_decides_nothing_is_no_setting():
+    """Without a network, loss, epochs and the like are left at one value."""
+    assert Settings(model="svm", epochs=50, loss="crossentropy", members=3) == Settings(model="svm")
+    assert Settings(model="hog_svm", augmentation="elastic", copies=3) != Settings(model="hog_svm")
+
+
+def test_epochs_of_all_stages():
+    """Pretraining, members and students, one after the other; frozen features need no member."""
+    stages = {**CYCLE, **SIMCLR, "epochs": 5, "self_training_epochs": 2}
+    assert Settings(**CYCLE, epochs=5, members=3).all_epochs == 15
+    assert Settings(**stages, self_training="transductive").all_epochs == 1 + 5 + 2
+    assert Settings(**stages, self_training="inductive").all_epochs == 1 + 5 + 4
+    assert Settings(**CYCLE, **SIMCLR, frozen=True).all_epochs == 1
+    assert Settings(model="svm").all_epochs == 1
+    assert Settings(epochs=7).all_epochs == 7
+
+
+def test_a_cycle_is_no_beginning_of_a_longer_one():
+    """Where the learning rate changes, 10 epochs are not the first of 20: each is a run."""
+    arms = [Settings(**CYCLE, epochs=epochs) for epochs in (10, 20, 10)]
+    assert [run.settings.epochs for run in plan(arms, [0])] == [10, 20]
+    run = Run(settings=arms[1], seed=0, scored_at=(20,))
+    assert run.covers(arms[1])
+    assert not run.covers(arms[0])
 
 
 @pytest.mark.parametrize(
@@ -34,6 +65,32 @@ def test_defaults_are_written_out():
         ({"batch_size": 1.5}, "`batch_size` must be an integer >= 1"),
         ({"epochs": True}, "`epochs` must be an integer >= 1"),
         ({"stratify": 1}, "`stratify` must be a bool"),
+        ({"schedule": "cosine"}, "unknown schedule 'cosine'. Known: constant, one_cycle"),
+        ({"augmentation": "elastics"}, "Did you mean 'elastic'?"),
+        ({"pretraining": "byol"}, "unknown pretraining 'byol'"),
+        ({"self_training": "inductiv"}, "Did you mean 'inductive'?"),
+        ({"label_smoothing": 1}, "`label_smoothing` must be between 0 and 1"),
+        ({"weight_decay": -1}, "`weight_decay` must be a number >= 0"),
+        ({"members": 0}, "`members` must be an integer >= 1"),
+        ({"views": -1}, "`views` must be an integer >= 0"),
+        ({"model": "small_cnn", "width": 0}, "`width` must be an integer >= 1"),
+        ({"frozen": "yes"}, "`frozen` must be a bool"),
+        ({"width": 16}, "`width` belongs to model = 'small_cnn'"),
+        ({"copies": 2}, "`copies` belong to an SVM"),
+        ({"model": "svm", "copies": 2}, "`copies` and `augmentation` need each other"),
+        ({"model": "svm", "augmentation": "affine"}, "`copies` and `augmentation` need each"),
+        (
+            {"model": "nearest_neighbour", "augmentation": "affine", "copies": 1},
+            "`copies` are for SVMs",
+        ),
+        ({**CYCLE, "views": 2}, "`views` need an augmentation"),
+        ({**CYCLE, "model": "cnn", **SIMCLR}, "`pretraining` needs model = 'small_cnn'"),
+        ({**CYCLE, "pretraining": "simclr"}, "`pretraining` and `pretraining_epochs` need each"),
+        ({**CYCLE, "self_training_epochs": 1}, "`self_training` and `self_training_epochs` need"),
+        ({**CYCLE, "frozen": True}, "`frozen` needs a pretraining"),
+        ({**CYCLE, **SIMCLR, "frozen": True, "members": 2}, "`frozen` needs members = 1"),
+        ({"members": 2}, "need schedule = 'one_cycle'"),
+        ({"model": "small_cnn", **SIMCLR}, "need schedule = 'one_cycle'"),
     ],
 )
 def test_bad_settings(settings, message):

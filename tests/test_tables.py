@@ -368,6 +368,74 @@ def test_the_page_needs_nothing_else(results):
     assert "3 → 4" in text
 
 
+def staged_results():
+    """One table of an SVM, a network and a student, of two seeds each."""
+    cycle = {"model": "small_cnn", "schedule": "one_cycle", "loss": "crossentropy", "epochs": 4}
+    settings = {
+        "SVM": Settings(model="svm"),
+        "network": Settings(**cycle),
+        "student": Settings(**cycle, self_training="transductive", self_training_epochs=6),
+        "halves": Settings(**cycle, self_training="inductive", self_training_epochs=3),
+    }
+    arms = tuple(Arm(name=name, settings=own) for name, own in settings.items())
+    experiment = Experiment(name="staged", title="Staged", section="", claim="", arms=arms)
+    plan = Plan(
+        experiments=(experiment,),
+        data_name="MNIST t10k",
+        data={0: "abc", 1: "abc"},
+        versions=VERSIONS,
+    )
+    done = []
+    for seed in (0, 1):
+        for own in settings.values():
+            end = own.all_epochs
+            one = record(seed, own, 90 - seed, scored_at=(end,))
+            unlabelled = 1000 if own.uses_heldout else 0
+            epochs = tuple([1.0, math.nan] * (end // 2)) if own.model != "svm" else ()
+            done.append(
+                replace(one, n_unlabelled=unlabelled, loss=epochs[::2] * 2, accuracy=epochs)
+            )
+    return rows.results(plan, done)
+
+
+def test_arms_of_stages_say_what_they_have_seen(results):
+    """Labels and images without labels, and whether those are scored; no curves side by side."""
+    text = tables.markdown(staged_results())
+    (svm, network, student, halves) = [line for line in text.splitlines() if "400 labels" in line]
+    assert [cell.strip() for cell in svm.split("|")[1:3]] == ["SVM", "400 labels"]
+    assert network.split("|")[2].strip() == "400 labels"
+    said = "400 labels + 1,000 held-out images without labels"
+    assert student.split("|")[2].strip() == said
+    assert halves.split("|")[2].strip() == f"{said}, never the scored half"
+    assert "learned from" in text
+    assert "Training loss" not in text
+    assert "Training loss" not in tables.latex(staged_results())
+    assert "learned from" not in tables.markdown(results)
+
+
+def test_numbers_that_are_not_there_are_null():
+    """Epochs without labels have no accuracy: JSON has null for it, CSV no line."""
+    staged = staged_results()
+    arms = json.loads(exports.json_text(staged))["experiments"][0]["arms"]
+    assert arms[1]["training_accuracy"][0] == [1.0, None, 1.0, None]
+    assert arms[2]["heldout_images_without_labels"] == 1000
+    assert "nan" not in exports.csv_text(staged)
+
+
+def test_figure_of_arms_of_stages():
+    """Where no curves can be drawn, held-out accuracies are, coloured by what was learned from."""
+    drawn = figures.all_figures(staged_results())
+    assert set(drawn) == {"heldout", "confusion"}
+    (axes,) = drawn["heldout"].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        *("SVM", "network", "student", "halves")
+    ]
+    colours = [line.get_color() for line in axes.lines if len(line.get_xdata()) == 1]
+    assert len(set(colours)) == 3
+    assert colours[2] == colours[3]
+    assert axes.xaxis.get_major_formatter()(5, None) == "95"
+
+
 def test_costs_stand_apart(results):
     """Seconds, processor seconds and memory are in their own table: time changes no other."""
     assert (
