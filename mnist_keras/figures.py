@@ -138,7 +138,7 @@ def heldout_figure(results: Results) -> Figure:
         axes.xaxis.set_major_formatter(lambda error, _: f"{100 - error:g}")
         axes.set_title(table.experiment.title, fontsize=11)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8, loc="lower left")
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=3)
     title = "Held-out accuracy: seeds (dots), mean and 95 % interval, on an axis of errors"
     figure.suptitle(_caption(results, title), fontsize=10)
     return figure

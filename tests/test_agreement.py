@@ -12,6 +12,7 @@ from keras import ops
 
 from mnist_keras import Batches, agreement, backends, portable, sources
 from mnist_keras.agreement import Tolerance, compare, compare_all
+from mnist_keras.experiment import folder
 from mnist_keras.results import ResultsFolder
 from mnist_keras.runs import Run
 from mnist_keras.settings import Settings
@@ -122,6 +123,28 @@ def test_tolerances(original):
     assert problems(replace(original, loss=(a, b, 9.0)), replace(original, loss=(a, b, 9.1)))
 
 
+def test_normalised_networks_have_a_limit_of_their_own(original):
+    """Of the small CNN, the loss may differ by a twentieth of itself; bits may not differ."""
+    run = Run(settings=Settings(model="small_cnn", epochs=2), seed=0, scored_at=(2,))
+    one = replace(original, run=run, loss=(20.0, 10.0))
+    wrong = {2: replace(original.scores[2], heldout=original.scores[2].heldout + 1)}
+    assert problems(one, replace(one, loss=(20.9, 10.4), scores=wrong)) == []
+    assert problems(one, replace(one, loss=(20.0, 10.6))) == ["loss more than 5% apart"]
+    assert problems(one, replace(one, loss=(20.0,))) == ["loss more than 5% apart"]
+    assert "weights not identical" in problems(
+        one, replace(one, digests={**one.digests, "weights": "x"})
+    )
+
+
+def test_what_has_no_epochs_agrees_with_itself(original):
+    """An SVM has no loss to compare; its predictions are."""
+    run = Run(settings=Settings(model="svm"), seed=0, scored_at=(2,))
+    one = replace(original, run=run, loss=(), accuracy=())
+    assert problems(one, one) == []
+    wrong = {2: replace(original.scores[2], heldout=original.scores[2].heldout + 1)}
+    assert problems(one, replace(one, scores=wrong)) == ["less than 99.5% of predictions equal"]
+
+
 def test_epochs_after_the_tenth_are_not_judged(original):
     """What rounding does after ten epochs is shown and not judged."""
     score = original.scores[2]
@@ -185,18 +208,15 @@ def test_compare_command(original, invoke, tmp_path):
 needs_several = pytest.mark.skipif(len(backends.installed()) < 2, reason="needs two backends")
 
 
-@pytest.mark.slow
-@pytest.mark.several_backends
-@needs_several
-def test_every_backend_trains_the_same_runs(tmp_path):
-    """Ten epochs of both networks, losses and all optimizers, on MNIST where it is at hand."""
-    source = "mnist" if os.environ.get("MNIST_KERAS_IDX") else "digits"
+def on_every_backend(path, experiment, source):
+    """Run an experiment on every installed backend and return how far they are apart."""
+    (path / "these.toml").write_text(experiment)
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "mnist_keras", "run", "agreement", "--backend", "all"),
+            *(sys.executable, "-m", "mnist_keras", "run", "these.toml", "--backend", "all"),
             *("--source", source, "--seeds", "1", "--output", "results"),
         ],
-        cwd=tmp_path,
+        cwd=path,
         capture_output=True,
         text=True,
     )
@@ -205,10 +225,83 @@ def test_every_backend_trains_the_same_runs(tmp_path):
     found, alone = compare_all(
         (name, record)
         for name in backends.installed()
-        for record in ResultsFolder(tmp_path / "results" / name).records()[0]
+        for record in ResultsFolder(path / "results" / name).records()[0]
     )
     assert alone == []
-    assert len(found) == 12 * (len(backends.installed()) - 1)
+    return found
+
+
+STAGES = """
+title = "Stages"
+[settings]
+model = "small_cnn"
+loss = "crossentropy"
+schedule = "one_cycle"
+learning_rate = 0.003
+weight_decay = 0.05
+label_smoothing = 0.1
+epochs = 40
+batch_size = 50
+augmentation = "elastic"
+[[arms]]
+name = "SVM"
+model = "hog_svm"
+[[arms]]
+name = "network"
+[[arms]]
+name = "SimCLR"
+pretraining = "simclr"
+pretraining_epochs = 2
+epochs = 2
+[[arms]]
+name = "VICReg"
+pretraining = "vicreg"
+pretraining_epochs = 2
+frozen = true
+[[arms]]
+name = "student"
+epochs = 2
+members = 2
+views = 1
+self_training = "inductive"
+self_training_epochs = 1
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.several_backends
+@needs_several
+def test_every_backend_trains_the_same_stages(tmp_path):
+    """Pretraining, ensembles and students, on digits: same bits to begin with, and like ends."""
+    found = on_every_backend(tmp_path, STAGES, "digits")
+    assert len(found) == 5 * (len(backends.installed()) - 1)
+    for pair in found:
+        assert pair.outside(Tolerance()) == [], (pair.run.title, pair)
+        # Of a network that has come to its end, few images are given another class.
+        if pair.run.settings.epochs == 40:
+            assert pair.predictions[40] > 0.98
+        if pair.run.settings.model == "hog_svm":
+            assert pair.predictions == {1: 1.0}
+
+
+@pytest.mark.slow
+@pytest.mark.several_backends
+@needs_several
+def test_every_backend_trains_the_same_runs(tmp_path):
+    """Ten epochs, on MNIST where it is at hand, of half the experiment `agreement`.
+
+    Each pair of a network, a loss and an optimizer is in one of its six arms.
+    """
+    names = [
+        *("Basic Net, cross entropy, SGD", "Basic Net, focal loss, Adam"),
+        *("Basic Net, focal loss, RAdam", "My CNN, cross entropy, Adam"),
+        *("My CNN, cross entropy, RAdam", "My CNN, focal loss, SGD"),
+    ]
+    head, *arms = (folder() / "agreement.toml").read_text().split("[[arms]]")
+    chosen = [arm for arm in arms if any(f'name = "{name}"' in arm for name in names)]
+    source = "mnist" if os.environ.get("MNIST_KERAS_IDX") else "digits"
+    found = on_every_backend(tmp_path, "[[arms]]".join([head, *chosen]), source)
+    assert len(found) == 6 * (len(backends.installed()) - 1)
     for pair in found:
         # After ten epochs of RAdam the CNN is still on its way: more images lie near a border.
         on_its_way = (pair.run.settings.model, pair.run.settings.optimizer) == ("cnn", "radam")
