@@ -35,7 +35,14 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=3,
     show_default=True,
-    help="Seeds 0…N−1: each draws, splits, initialises and shuffles anew.",
+    help="How many: each seed draws, splits, initialises and shuffles anew.",
+)
+@click.option(
+    "--first-seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="The first of them; the others follow it.",
 )
 @click.option(
     "--output",
@@ -65,6 +72,7 @@ def run(
     experiments: tuple[str, ...],
     save_split: Path | None,
     seeds: int,
+    first_seed: int,
     output: Path,
     jobs: int,
     only: str | None,
@@ -88,7 +96,8 @@ def run(
 
     check_data_options(**data)
     found = find(experiments)
-    runs = plan([arm.settings for e in found for arm in e.arms], range(seeds))
+    all_seeds = range(first_seed, first_seed + seeds)
+    runs = plan([arm.settings for e in found for arm in e.arms], all_seeds)
     if dry_run:
         _show_plan(found, runs)
         return
@@ -117,8 +126,8 @@ def run(
         for warning in images.warnings:
             click.echo(warning, err=True)
         if save_split:
-            write_split(save_split, images, found, range(seeds))
-        written = _plan(folder, found, range(seeds), images)
+            write_split(save_split, images, found, all_seeds)
+        written = _plan(folder, found, all_seeds, images)
         missing = _missing(written, folder)
         try:
             if jobs > 1:
@@ -162,12 +171,12 @@ def _plan(
 
 def _show_plan(experiments: "Sequence[Experiment]", runs: "Sequence[Run]") -> None:
     arms = [arm for experiment in experiments for arm in experiment.arms]
-    seeds = 1 + max(run.seed for run in runs)
-    click.echo(f"{len(arms)} arms, {len(runs)} runs, seeds 0…{seeds - 1}")
+    seeds = sorted({run.seed for run in runs})
+    click.echo(f"{len(arms)} arms, {len(runs)} runs, seeds {seeds[0]}…{seeds[-1]}")
     for run in runs:
         covered = ", ".join(arm.name for arm in arms if run.covers(arm.settings))
         click.echo(f"  {run.title}, for: {covered}")
-    alone = seeds * sum(arm.settings.all_epochs for arm in arms)
+    alone = len(seeds) * sum(arm.settings.all_epochs for arm in arms)
     planned = sum(run.settings.all_epochs for run in runs)
     minutes = sum(cost(run) for run in runs) / 60
     click.echo(

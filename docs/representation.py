@@ -1,0 +1,134 @@
+"""The numbers of docs/representation.md that `mnist-keras run` does not print.
+
+    python docs/representation.py tuning IDX_FOLDER [WORD]
+    python docs/representation.py table RESULTS_FOLDER…
+
+`tuning` cross-validates inside the 400 labels of seeds 0 to 4; held-out images are learned from
+where an arm does so, without labels, and never scored. WORD keeps the variants that have it in
+their name. `table` puts the held-out accuracies of several results folders side by side.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+from mnist_keras import backends
+
+backends.use(backends.choose())
+
+import numpy as np  # noqa: E402
+from sklearn.model_selection import StratifiedKFold  # noqa: E402
+
+from mnist_keras import classical, representation, sources, stages  # noqa: E402
+from mnist_keras.experiment import find  # noqa: E402
+from mnist_keras.results import ResultsFolder  # noqa: E402
+from mnist_keras.rows import results  # noqa: E402
+from mnist_keras.runs import Run  # noqa: E402
+from mnist_keras.statistics import t_interval, wilson_interval  # noqa: E402
+from mnist_keras.tables import markdown_table  # noqa: E402
+from mnist_keras.training import Data, Trainer  # noqa: E402
+
+SEEDS = range(5)
+(EXPERIMENT,) = find(["representation"])
+ARMS = {arm.name: arm.settings for arm in EXPERIMENT.arms}
+HOG, COPIES = "deskew + HOG + SVM", "deskew + HOG + SVM, 10 elastic copies"
+PROBE, STUDENT = "VICReg, linear probe", "self-training, transductive"
+# Arm, settings that differ, and numbers of modules that differ.
+VARIANTS = {
+    "HOG, 5×5 cells, 9 directions (chosen)": (HOG, {}, {}),
+    "HOG, 4×4 cells, 9 directions": (HOG, {}, {(classical, "_CELLS"): 4}),
+    "HOG, 7×7 cells, 9 directions": (HOG, {}, {(classical, "_CELLS"): 7}),
+    "HOG, 7×7 cells, 12 directions": (
+        HOG,
+        {},
+        {(classical, "_CELLS"): 7, (classical, "_DIRECTIONS"): 12},
+    ),
+    "HOG and 10 copies (chosen)": (COPIES, {}, {}),
+    "network (chosen)": ("small CNN + elastic", {}, {}),
+    "VICReg, rate 0.005 (chosen)": (PROBE, {"pretraining_epochs": 15}, {}),
+    "VICReg, rate 0.002": (
+        PROBE,
+        {"pretraining_epochs": 15},
+        {(representation, "_RATE"): 0.002},
+    ),
+    "VICReg, rate 0.01": (PROBE, {"pretraining_epochs": 15}, {(representation, "_RATE"): 0.01}),
+    "SimCLR, temperature 0.5 (chosen)": ("SimCLR, linear probe", {"pretraining_epochs": 15}, {}),
+    "SimCLR, temperature 0.2": (
+        "SimCLR, linear probe",
+        {"pretraining_epochs": 15},
+        {(representation, "_TEMPERATURE"): 0.2},
+    ),
+    "student of one network (chosen)": (STUDENT, {"width": 16, "members": 1, "views": 0}, {}),
+    "student, labels once": (
+        STUDENT,
+        {"width": 16, "members": 1, "views": 0},
+        {(stages, "_REPEATS"): 1},
+    ),
+}
+
+
+def cross_validated(settings, images, seed):
+    """Return which of the 400 are right if each fifth is predicted from the other four."""
+    drawn, heldout = sources.draw(images, 50, seed)
+    training, _ = Data(drawn, heldout).split(settings, seed)
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed).split(
+        training.labels, training.labels
+    )
+    right, trainer = [], Trainer()
+    for _, fold in folds:
+        data = Data(training, heldout.take([]), training.digests[fold], unlabelled=heldout)
+        run = Run(settings=settings, seed=seed, scored_at=(settings.all_epochs,))
+        record = trainer.train(run, data)
+        right += (record.scores[settings.all_epochs].test == record.test_labels).tolist()
+    return np.array(right)
+
+
+def tuning(images, word=""):
+    """Yield header and rows: the variants whose name has the word."""
+    yield ["variant", "right of 2,000, % [Wilson's 95 % interval]"]
+    for name, (arm, changes, numbers) in VARIANTS.items():
+        if word not in name:
+            continue
+        old = {place: getattr(*place) for place in numbers}
+        for (module, number), value in numbers.items():
+            setattr(module, number, value)
+        settings = replace(ARMS[arm], **changes)
+        right = np.concatenate([cross_validated(settings, images, seed) for seed in SEEDS])
+        for (module, number), value in old.items():
+            setattr(module, number, value)
+        low, high = wilson_interval(right.sum(), len(right))
+        yield [name, f"{100 * right.mean():.2f} [{100 * low:.1f}, {100 * high:.1f}]"]
+
+
+def side_by_side(paths):
+    """Yield header and rows: of each arm, what it saw and its held-out accuracy on each data."""
+    found = []
+    for path in paths:
+        folder = ResultsFolder(Path(path))
+        plan = folder.read_plan()
+        found.append(results(plan, folder.records()[0]))
+    yield ["arm", *(f"{each.data}, {len(each.fingerprints)} seeds" for each in found)]
+    for arm in EXPERIMENT.arms:
+        cells = []
+        for each in found:
+            (row,) = [r for table in each.tables for r in table.rows if r.arm.name == arm.name]
+            low, high = (100 * bound for bound in t_interval(row.heldout) or (np.nan, np.nan))
+            mean = 100 * fmean(row.heldout)
+            cells.append(f"{mean:.2f} [{low:.2f}, {min(high, 100):.2f}]")
+        yield [arm.name, *cells]
+
+
+def main():
+    command, *arguments = sys.argv[1:] or [""]
+    if command == "table" and arguments:
+        lines = side_by_side(arguments)
+    elif command == "tuning" and len(arguments) in (1, 2):
+        lines = tuning(sources.load("mnist", Path(arguments[0]), channels=3), *arguments[1:])
+    else:
+        raise SystemExit(__doc__)
+    print("\n".join(markdown_table(list(lines))))
+
+
+if __name__ == "__main__":
+    main()
