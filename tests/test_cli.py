@@ -72,6 +72,9 @@ def test_dry_run_shows_the_plan_and_trains_nothing(invoke, tmp_path):
     result = invoke("run", "--dry-run", "--seeds", 2, "--output", output)
     assert result.exit_code == 0
     assert "11 arms, 10 runs, seeds 0…1" in result.output
+    later = invoke("run", "loss", "--dry-run", "--seeds", 2, "--first-seed", 5)
+    assert "2 arms, 4 runs, seeds 5…6" in later.output
+    assert "adam 10 epochs seed 6" in later.output
     assert "280 epochs instead of the 482" in result.output
     assert not output.exists()
 
