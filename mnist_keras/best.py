@@ -38,11 +38,11 @@ class Recipe:
 
 
 # Measured by `mnist-keras run representation --seeds 5`: README.md has the table.
-LABELS_ALONE = Recipe(_LABELS, "half as wide again", 0.0, (0.0, 0.0), 0.0)
+LABELS_ALONE = Recipe(_LABELS, "half as wide again", 98.41, (97.83, 98.98), 1.3)
 WITH_UNLABELLED = Recipe(
     replace(_LABELS, members=3, views=4, self_training="transductive", self_training_epochs=8),
     "self-training, transductive",
-    0.0,
-    (0.0, 0.0),
-    0.0,
+    98.77,
+    (98.32, 99.21),
+    5.4,
 )

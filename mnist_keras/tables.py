@@ -53,31 +53,22 @@ def _count(n: int) -> str:
 def accuracy_table(rows: Sequence[Row]) -> list[list[str]]:
     """Return header and rows: reported and measured accuracy in percent, with intervals.
 
-    Where an arm learns from images without labels, each row says what it has seen.
+    Where the report has no number, nothing is said to be reported; where an arm learns from
+    images without labels, each row says what it has seen.
     """
     n_test = max(row.n_test for row in rows)
     n_heldout = max(row.n_heldout for row in rows)
-    header = [
-        "arm",
-        f"reported ({_count(REPORTED_N)})",
-        f"test ({_count(n_test)})",
-        f"held-out ({_count(n_heldout)})",
-        "seeds",
-    ]
-    table = [header] + [
-        [
-            row.arm.name,
-            _reported_cell(row.arm),
-            _accuracy_cell(row.test, row.n_test),
-            _heldout_cell(row),
-            _seeds_cell(row),
-        ]
-        for row in rows
-    ]
+    columns = [["arm", *(row.arm.name for row in rows)]]
     if any(row.arm.settings.uses_heldout for row in rows):
-        seen = ["learned from", *map(_seen_cell, rows)]
-        table = [[name, cell, *others] for cell, (name, *others) in zip(seen, table, strict=True)]
-    return table
+        columns.append(["learned from", *map(_seen_cell, rows)])
+    if any(row.arm.reported_accuracy is not None for row in rows):
+        reported = [_reported_cell(row.arm) for row in rows]
+        columns.append([f"reported ({_count(REPORTED_N)})", *reported])
+    tested = [_accuracy_cell(row.test, row.n_test) for row in rows]
+    columns.append([f"test ({_count(n_test)})", *tested])
+    columns.append([f"held-out ({_count(n_heldout)})", *map(_heldout_cell, rows)])
+    columns.append(["seeds", *map(_seeds_cell, rows)])
+    return list(map(list, zip(*columns, strict=True)))
 
 
 def _seen_cell(row: Row) -> str:

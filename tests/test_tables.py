@@ -408,6 +408,7 @@ def test_arms_of_stages_say_what_they_have_seen(results):
     assert student.split("|")[2].strip() == said
     assert halves.split("|")[2].strip() == f"{said}, never the scored half"
     assert "learned from" in text
+    assert "reported" not in text
     assert "Training loss" not in text
     assert "Training loss" not in tables.latex(staged_results())
     assert "learned from" not in tables.markdown(results)
