@@ -15,7 +15,7 @@ from mnist_keras.image_folder.reading import ImageForm
 from mnist_keras.image_folder.resizing import Interpolation
 from mnist_keras.images import DIGEST, DataError, LabeledImages
 from mnist_keras.records import Record
-from mnist_keras.settings import ExperimentError, Settings, check_word
+from mnist_keras.settings import NETWORKS, ExperimentError, Settings, check_word
 from mnist_keras.statistics import wilson_interval
 
 _FORMAT = 2
@@ -155,6 +155,7 @@ def from_json(document: Mapping[str, Any]) -> tuple[Card, Mapping[str, str]]:
         check_word("interpolation", takes["interpolation"], get_args(Interpolation))
         check_word("ground", takes["ground"], get_args(Ground))
         settings = Settings(**document["settings"])
+        check_word("model", settings.model, NETWORKS)
     except ExperimentError as error:
         raise ValueError(str(error)) from error
     if not names and settings.model != "small_cnn":
