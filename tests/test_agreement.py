@@ -246,6 +246,7 @@ augmentation = "elastic"
 [[arms]]
 name = "SVM"
 model = "hog_svm"
+augmentation = "none"
 [[arms]]
 name = "network"
 [[arms]]

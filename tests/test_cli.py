@@ -43,7 +43,7 @@ def test_every_command_has_help(invoke):
     """Each command says what it does."""
     assert set(cli.commands) == {
         *("run", "list", "report", "compare", "data", "check"),
-        *("train", "predict", "evaluate", "explain", "export", "demo"),
+        *("train", "pretrain", "predict", "evaluate", "explain", "export", "demo"),
     }
     for name in cli.commands:
         result = invoke(name, "--help")
@@ -62,6 +62,7 @@ def test_list_names_every_experiment(invoke):
         "optimizer",
         "activation",
         "agreement",
+        "representation",
     ]
     assert "(section 3.4): cross entropy, focal loss" in lines[2]
 
