@@ -11,4 +11,4 @@ def list_experiments() -> None:
     for name, path in built_in().items():
         experiment = load(path)
         arms = ", ".join(arm.name for arm in experiment.arms)
-        click.echo(f"{name:<14}{experiment.title} (section {experiment.section}): {arms}")
+        click.echo(f"{name:<16}{experiment.title} (section {experiment.section}): {arms}")
