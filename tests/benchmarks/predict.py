@@ -27,9 +27,9 @@ from mnist_keras.cards import Card  # noqa: E402
 from mnist_keras.classification import classify, image_files  # noqa: E402
 from mnist_keras.contract import Contract  # noqa: E402
 from mnist_keras.model_files import TrainedModel  # noqa: E402
+from mnist_keras.networks import build_model  # noqa: E402
 from mnist_keras.settings import Settings  # noqa: E402
 from mnist_keras.tables import markdown_table  # noqa: E402
-from mnist_keras.training import build_model  # noqa: E402
 
 
 def untrained(name, images):
