@@ -15,6 +15,8 @@ _CELLS = 5
 # What the two numbers of an SVM are chosen from, by cross-validation on the training images.
 _GRID = {"svc__C": (1.0, 10.0, 100.0), "svc__gamma": (0.3, 1.0, 3.0)}
 _FOLDS = 5
+# Images whose votes are held at a time: 56 kB each.
+_CHUNK = 500
 
 
 def deskew(images: np.ndarray) -> np.ndarray:
@@ -146,7 +148,8 @@ def _unit_range(images: Images) -> np.ndarray:
 
 def _features(model: str, images: np.ndarray) -> np.ndarray:
     if model == "hog_svm":
-        return histograms_of_gradients(deskew(images.mean(axis=-1)))
+        parts = np.split(images.mean(axis=-1), range(_CHUNK, len(images), _CHUNK))
+        return np.concatenate([histograms_of_gradients(deskew(part)) for part in parts])
     return images.reshape(len(images), -1)
 
 
