@@ -42,14 +42,6 @@ _PROBE = 0.03
 # images are repeated so many times among them; its batches are so large.
 _SHARPENING, _REPEATS, _STUDENT_BATCH = 3, 3, 100
 
-
-# The settings that decide a pretraining.
-_OF_PRETRAINING = (
-    *("model", "width", "activation", "schedule", "pretraining", "pretraining_epochs"),
-    *("validation_split", "stratify"),
-)
-
-
 Kept = MutableMapping[str, Training]
 
 

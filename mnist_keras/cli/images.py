@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mnist_keras.experiment import Experiment
     from mnist_keras.image_folder.audit import Audit
     from mnist_keras.image_folder.findings import OnBad
-    from mnist_keras.image_folder.reading import Cache
+    from mnist_keras.image_folder.reading import Cache, ImageForm
     from mnist_keras.images import LabeledImages
     from mnist_keras.splits import Split
     from mnist_keras.training import Data
@@ -195,6 +195,17 @@ def _warnings(audited: "Audit") -> Iterator[str]:
     for kind, group in by_kind(audited.findings):
         if KINDS[kind].severity in (Severity.REFUSED, Severity.WARNING):
             yield f"{escaped(str(audited.root))}: {len(group):,} × {KINDS[kind].title}"
+
+
+def unlabelled_images(
+    path: Path, form: "ImageForm", on_bad: "OnBad", max_files: int
+) -> "LabeledImages":
+    """Return all images below a folder, whatever its folders are called, showing progress."""
+    from mnist_keras.user_data import read_unlabelled
+
+    with reading() as advance:
+        audited = read_unlabelled(path, form=form, max_files=max_files, progress=advance)
+    return audited.require(on_bad).images
 
 
 def _as_split(found: SeedImages, path: Path) -> SeedImages:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mnist_keras.cli.images import unlabelled_images
 from mnist_keras.cli.options import (
     backend_option,
     check_output,
@@ -16,7 +17,7 @@ from mnist_keras.cli.options import (
     overwrite_option,
     use_backend,
 )
-from mnist_keras.cli.progress import progress, reading
+from mnist_keras.cli.progress import progress
 from mnist_keras.settings import PRETRAININGS, Settings
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def pretrain(
     """
     check_output(output, overwrite)
     use_backend(backend)
-    from mnist_keras import backends, user_data
+    from mnist_keras import backends
     from mnist_keras.cards import Card
     from mnist_keras.contract import Contract
     from mnist_keras.image_folder.reading import ImageForm
@@ -86,11 +87,7 @@ def pretrain(
     from mnist_keras.runs import Run
 
     form = ImageForm("grayscale" if grayscale else "rgb")
-    with reading() as advance:
-        audited = user_data.read_unlabelled(
-            directory, form=form, max_files=max_files, progress=advance
-        )
-    images = audited.require(on_bad).images
+    images = unlabelled_images(directory, form, on_bad, max_files)
     settings = Settings(
         model="small_cnn",
         width=width,

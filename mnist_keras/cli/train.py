@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mnist_keras.best import LABELS_ALONE, WITH_UNLABELLED, Recipe
-from mnist_keras.cli.images import check_data_options, data_options, seed_images
+from mnist_keras.cli.images import check_data_options, data_options, seed_images, unlabelled_images
 from mnist_keras.cli.options import (
     NamedPath,
     backend_option,
@@ -18,7 +18,7 @@ from mnist_keras.cli.options import (
     overwrite_option,
     use_backend,
 )
-from mnist_keras.cli.progress import progress, reading
+from mnist_keras.cli.progress import progress
 from mnist_keras.settings import (
     ACTIVATIONS,
     AUGMENTATIONS,
@@ -30,7 +30,6 @@ from mnist_keras.settings import (
 )
 
 if TYPE_CHECKING:
-    from mnist_keras.images import LabeledImages
     from mnist_keras.model_files import TrainedModel
     from mnist_keras.training import Data
 
@@ -132,13 +131,18 @@ def train(
     if best and encoder:
         raise click.UsageError("--from has the recipe of --best already; leave one out")
     use_backend(backend)
-    start = _encoder(encoder) if encoder else None
+    from mnist_keras.contract import Contract
+    from mnist_keras.model_files import load_encoder, save_model
+
+    start = load_encoder(encoder) if encoder else None
     images = seed_images(**options)
     for warning in (*images.warnings, *filter(None, [images.note])):
         click.echo(warning, err=True)
     data = images.of(seed)
     if unlabelled:
-        data = replace(data, unlabelled=_unlabelled(unlabelled, data, options))
+        form = Contract.of(data.images.images).form
+        others = unlabelled_images(unlabelled, form, options["on_bad"], options["max_files"])
+        data = replace(data, unlabelled=others)
     settings = Settings()
     if start:
         card = start.card
@@ -152,9 +156,6 @@ def train(
     trained = train_model(settings, seed, data, start)
     if trained is None:
         sys.exit(6)
-
-    from mnist_keras.model_files import save_model
-
     save_model(output, trained)
     click.echo(f"{output}: {settings.model}, seed {seed}, trained on {images.name}")
     for line in metric_lines(trained.card.metrics):
@@ -173,29 +174,16 @@ def changed(settings: Settings, given: Mapping[str, Any]) -> Settings:
     return Settings(**{**values, **given})
 
 
-def _encoder(path: Path) -> "TrainedModel":
-    from mnist_keras.model_files import load_encoder
-
-    return load_encoder(path)
-
-
-def _unlabelled(path: Path, data: "Data", options: Mapping[str, Any]) -> "LabeledImages":
-    """Return the images below a folder, brought to the form of those to train on."""
-    from mnist_keras.contract import Contract
-    from mnist_keras.user_data import read_unlabelled
-
-    form = Contract.of(data.images.images).form
-    with reading() as advance:
-        audited = read_unlabelled(path, form=form, max_files=options["max_files"], progress=advance)
-    return audited.require(options["on_bad"]).images
-
-
 def _expectation(recipe: Recipe, data: "Data") -> str:
     """Say what a recipe did on MNIST, and how long it will take here."""
     low, high = recipe.interval
-    images = 9_500 if recipe is WITH_UNLABELLED else 0
-    here = 0.8 * len(data.images), len(data.pool) if images else 0
-    minutes = recipe.minutes * (here[0] * 450 + here[1] * 8) / (400 * 450 + images * 8)
+    s = recipe.settings
+
+    def work(labels: float, pool: int) -> float:
+        return labels * s.members * s.epochs + pool * s.self_training_epochs
+
+    here = work((1 - s.validation_split) * len(data.images), len(data.pool))
+    minutes = recipe.minutes * here / work(400, 9_500)
     return (
         f"On MNIST, with 400 labels, this recipe was right on {recipe.accuracy:.2f} % "
         f"[{low:.2f}, {high:.2f}] of the held-out images (mean of seeds 0 to 4, 95 % interval; "
