@@ -59,6 +59,8 @@ class Settings:
             held-out images, which it is scored on; or `"inductive"`: two students learn of one
             half each, and each is scored on the other half.
         self_training_epochs: How often a student sees its images.
+        self_training_rounds: How often the images are labelled: first by the members, then by
+            their students. Each member has one, but in the last round only the first.
         validation_split: Share of the images that is the test set.
         stratify: Whether the test set takes that share of each class.
 
@@ -89,6 +91,7 @@ class Settings:
     frozen: bool = False
     self_training: str = "none"
     self_training_epochs: int = 0
+    self_training_rounds: int = 1
     validation_split: float = 0.2
     stratify: bool = True
 
@@ -128,6 +131,7 @@ class Settings:
             ("views", 0),
             ("pretraining_epochs", 0),
             ("self_training_epochs", 0),
+            ("self_training_rounds", 1),
             *([] if self.width is None else [("width", 1)]),
         ):
             value = getattr(self, name)
@@ -170,6 +174,8 @@ class Settings:
         for word in ("pretraining", "self_training"):
             self._need((getattr(self, word) != "none") == (getattr(self, f"{word}_epochs") > 0),
                        f"`{word}` and `{word}_epochs` need each other")  # fmt: skip
+        self._need(self_trained or self.self_training_rounds == 1,
+                   "`self_training_rounds` needs `self_training`")  # fmt: skip
         self._need(pretrained or not self.frozen, "`frozen` needs a pretraining")
         self._need(not self.frozen or self.members == 1, "`frozen` needs members = 1")
         stages = pretrained or self_trained or self.members > 1 or self.views > 0
@@ -189,7 +195,8 @@ class Settings:
     @property
     def all_epochs(self) -> int:
         """Epochs of all trainings of the arm, one after the other."""
-        students = {"none": 0, "transductive": 1, "inductive": 2}[self.self_training]
+        pools = {"none": 0, "transductive": 1, "inductive": 2}[self.self_training]
+        students = pools * (self.members * (self.self_training_rounds - 1) + 1)
         supervised = 0 if self.frozen else self.members * self.epochs
         return self.pretraining_epochs + supervised + students * self.self_training_epochs
 

@@ -1,7 +1,8 @@
 """The trainings that an arm is made of. What two arms share is trained once.
 
     pretraining ──► members ──► what they say of the pool ──► students
-    (no labels)     (labels)          (soft labels)
+    (no labels)     (labels)    │     (soft labels)              │
+                                └───────── next round ◄──────────┘
 
 An arm has any of them; the networks of its last stage classify. The pool is the held-out images,
 whose labels are not looked at.
@@ -105,18 +106,17 @@ class Stages:
             raise DataError(
                 "self-training needs images without labels, and there are none held out"
             )
-        soft = self._mean(members, self.pool)
         if self.settings.self_training == "transductive":
-            everything = np.arange(len(self.pool))
-            return self._mean([self._student(members[0], everything, soft)], scored)
+            return self._mean([self._student(members, self.pool)], scored)
         # Each half is scored by the student that learned from the other one.
         order = generator(self.seed, "halves").permutation(len(self.pool))
-        halves = [np.sort(part) for part in np.array_split(order, 2)]
-        of_students = [
-            self._mean([self._student(members[0], half, soft)], scored) for half in halves
-        ]
-        seen = np.isin(scored.digests, self.pool.digests[halves[0]])
-        return np.where(seen[:, None], of_students[1], of_students[0])
+        halves = [self.pool.take(np.sort(part)) for part in np.array_split(order, 2)]
+        students = [self._student(members, half) for half in halves]
+        in_first = np.isin(scored.digests, halves[0].digests)
+        result = np.empty((len(scored), self._classes))
+        for student, unseen in zip(students, (~in_first, in_first), strict=True):
+            result[unseen] = self._mean([student], scored.take(np.flatnonzero(unseen)))
+        return result
 
     def members(self) -> list[Training]:
         """Train the networks that learn from labels, or take them from where they are kept."""
@@ -148,11 +148,14 @@ class Stages:
         return self._once("pretraining", own, self.seed, pretrain)
 
     def _member(self, number: int, start: Weights | None) -> Training:
-        seed = self.seed
-        if number:
-            seed = int(generator(self.seed, f"member {number}").integers(2**31))
+        seed = self._seed("member", number)
         own = replace(
-            self.settings, members=1, views=0, self_training="none", self_training_epochs=0
+            self.settings,
+            members=1,
+            views=0,
+            self_training="none",
+            self_training_epochs=0,
+            self_training_rounds=1,
         )
 
         def train(on_epoch: OnEpoch) -> Training:
@@ -177,14 +180,28 @@ class Stages:
 
         return self._once("member", own, seed, train)
 
-    def _student(self, teacher: Training, chosen: np.ndarray, soft: np.ndarray) -> Training:
-        """Train a student on chosen images of the pool, labelled softly, and the labelled ones."""
-        own = replace(self.settings, views=0)
-        epochs = own.self_training_epochs
+    def _student(self, members: Sequence[Training], pool: LabeledImages) -> Training:
+        """Train a student of each member, round after round; in the last round, of the first."""
+        rounds = self.settings.self_training_rounds
+        for number in range(rounds):
+            soft = self._mean(members, pool)
+            teachers = members if number < rounds - 1 else members[:1]
+            members = [
+                self._taught(teacher, number * len(members) + place, pool, soft)
+                for place, teacher in enumerate(teachers)
+            ]
+        return members[0]
+
+    def _taught(
+        self, teacher: Training, number: int, pool: LabeledImages, soft: np.ndarray
+    ) -> Training:
+        """Train a network further, on a pool that is labelled softly and the labelled images."""
+        own = replace(self.settings, self_training_rounds=1)
+        seed, epochs = self._seed("student", number), own.self_training_epochs
 
         def train(on_epoch: OnEpoch) -> Training:
-            model = self._restarted(self.seed, teacher.weights)
-            sharp = soft[chosen] ** _SHARPENING
+            model = self._restarted(seed, teacher.weights)
+            sharp = soft**_SHARPENING
             sharp /= sharp.sum(axis=-1, keepdims=True)
             labelled = self.training.take(np.tile(np.arange(len(self.training)), _REPEATS))
             y = np.concatenate(
@@ -193,17 +210,22 @@ class Stages:
                     targets(own, labelled.labels, self._classes),
                 ]
             )
-            images = joined(self.pool.take(chosen).images, labelled.images)
             history = fit(
                 model,
-                self._views(images, y, _STUDENT_BATCH, self.seed),
+                self._views(joined(pool.images, labelled.images), y, _STUDENT_BATCH, seed),
                 lambda epoch: learning_rate(own, epoch, epochs),
                 ends=(epochs,),
                 on_epoch=on_epoch,
             )
             return Training(get_weights(model), history)
 
-        return self._once(f"student of {digest(self.pool.digests[chosen])}", own, self.seed, train)
+        return self._once(f"student {number} of {digest(pool.digests)}", own, seed, train)
+
+    def _seed(self, kind: str, number: int) -> int:
+        """Return the seed of a network, for the first of a kind the run's own."""
+        if not number:
+            return self.seed
+        return int(generator(self.seed, f"{kind} {number}").integers(2**31))
 
     def _once(
         self, kind: str, settings: Settings, seed: int, train: Callable[[OnEpoch], Training]

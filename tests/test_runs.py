@@ -33,6 +33,8 @@ def test_epochs_of_all_stages():
     assert Settings(**CYCLE, epochs=5, members=3).all_epochs == 15
     assert Settings(**stages, self_training="transductive").all_epochs == 1 + 5 + 2
     assert Settings(**stages, self_training="inductive").all_epochs == 1 + 5 + 4
+    rounds = {"self_training": "inductive", "self_training_rounds": 3, "members": 2}
+    assert Settings(**stages, **rounds).all_epochs == 1 + 2 * 5 + 2 * (2 + 2 + 1) * 2
     assert Settings(**CYCLE, **SIMCLR, frozen=True).all_epochs == 1
     assert Settings(model="svm").all_epochs == 1
     assert Settings(epochs=7).all_epochs == 7
@@ -87,6 +89,8 @@ def test_a_cycle_is_no_beginning_of_a_longer_one():
         ({**CYCLE, "model": "cnn", **SIMCLR}, "`pretraining` needs model = 'small_cnn'"),
         ({**CYCLE, "pretraining": "simclr"}, "`pretraining` and `pretraining_epochs` need each"),
         ({**CYCLE, "self_training_epochs": 1}, "`self_training` and `self_training_epochs` need"),
+        ({**CYCLE, "self_training_rounds": 2}, "`self_training_rounds` needs `self_training`"),
+        ({"self_training_rounds": 0}, "`self_training_rounds` must be an integer >= 1"),
         ({**CYCLE, "frozen": True}, "`frozen` needs a pretraining"),
         ({**CYCLE, **SIMCLR, "frozen": True, "members": 2}, "`frozen` needs members = 1"),
         ({"members": 2}, "need schedule = 'one_cycle'"),

@@ -31,6 +31,7 @@ ONE = Settings(
 TRANSDUCTIVE = replace(
     ONE, members=2, views=1, self_training="transductive", self_training_epochs=1
 )
+TWO_ROUNDS = replace(TRANSDUCTIVE, self_training_rounds=2)
 INDUCTIVE = replace(TRANSDUCTIVE, self_training="inductive")
 PROBE = replace(ONE, pretraining="simclr", pretraining_epochs=1, frozen=True)
 
@@ -93,9 +94,10 @@ def test_what_arms_share_is_trained_once(data, monkeypatch, train):
 
     monkeypatch.setattr(stages, "fit", note)
     kept = {}
-    arms = (ONE, replace(ONE, members=2), replace(ONE, members=2, views=1), TRANSDUCTIVE)
+    two = replace(ONE, members=2)
+    arms = (ONE, two, replace(two, views=1), TRANSDUCTIVE, TWO_ROUNDS)
     together = [train(settings, data, kept) for settings in arms]
-    assert fits == [(2,), (2,), (1,)]
+    assert fits == [(2,), (2,), (1,), (1,), (1,)]
 
     # Alone, each is the same to the last bit.
     for settings, record in zip(arms, together, strict=True):
@@ -181,12 +183,12 @@ def test_inductive_students_never_see_what_they_are_scored_on(data, monkeypatch,
     """Each image of the pool gets the class of the student that learned from the other half."""
     learned = []
 
-    def note(self, teacher, chosen, soft):
-        learned.append(set(self.pool.digests[chosen].tolist()))
+    def note(self, members, pool):
+        learned.append(set(pool.digests.tolist()))
         # A student that says 0 or 1 of everything, to know who has spoken.
         bias = np.zeros(10, "float32")
         bias[len(learned) - 1] = 100
-        blank = {path: np.zeros_like(weights) for path, weights in teacher.weights.items()}
+        blank = {path: np.zeros_like(weights) for path, weights in members[0].weights.items()}
         return Training(blank | {"logits/bias": bias}, History())
 
     monkeypatch.setattr(Stages, "_student", note)
@@ -221,6 +223,38 @@ def test_a_student_learns_what_the_members_say(data, monkeypatch, train, network
     np.testing.assert_allclose(targets[:60], 0.95 * soft + 0.005, atol=1e-5)
     one_hot = np.eye(10)[np.tile(training.labels, 3)]
     np.testing.assert_allclose(targets[60:], 0.9 * one_hot + 0.01, atol=1e-6)
+
+
+@pytest.mark.any_backend
+def test_the_next_round_is_labelled_by_all_students(data, monkeypatch, train):
+    """Each member has a student; the last one goes on from the first of them."""
+    taught, labelled_by = [], []
+    teach, mean = Stages._taught, Stages._mean
+
+    def note(self, teacher, number, pool, soft):
+        student = teach(self, teacher, number, pool, soft)
+        taught.append((teacher, student, soft))
+        return student
+
+    def listen(self, trainings, images):
+        labelled_by.append(trainings)
+        return mean(self, trainings, images)
+
+    monkeypatch.setattr(Stages, "_taught", note)
+    monkeypatch.setattr(Stages, "_mean", listen)
+    record = train(TWO_ROUNDS, data)
+    assert len(record.loss) == TWO_ROUNDS.all_epochs == 2 * 2 + 2 + 1
+    (one, first, soft), (two, second, same), (third, last, other) = taught
+    assert [list(map(id, trainings)) for trainings in labelled_by] == [
+        [id(one), id(two)],
+        [id(first), id(second)],
+        [id(last)],
+    ]
+    assert third is first
+    assert soft is same
+    assert np.abs(other - soft).max() > 1e-3
+    views = [training.history.batches for training in (first, second, last)]
+    assert len(set(views)) == 3
 
 
 def test_frozen_features_stay(data, train, networks):
