@@ -99,17 +99,22 @@ def use(backend: Backend) -> None:
             raise BackendError(
                 f"Keras already runs on {running!r} in this process; {name!r} needs a new one"
             )
+    before = os.environ.get("KERAS_BACKEND")
+    # TensorFlow may import Keras, which reads this then and never again.
+    os.environ["KERAS_BACKEND"] = name
     # TensorFlow reads its log level while it is imported: errors only.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         importlib.import_module(name)
     except Exception as error:
+        del os.environ["KERAS_BACKEND"]
+        if before is not None:
+            os.environ["KERAS_BACKEND"] = before
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BackendError(f"{name!r} is installed but does not import: {reason}") from error
     if name == "torch":
         _reuse_large_blocks()
 
-    os.environ["KERAS_BACKEND"] = name
     import keras
 
     keras.config.set_floatx("float32")

@@ -73,6 +73,29 @@ def test_other_backend_than_the_running_one():
         backends.use(backends.Backend(other, "--backend"))
 
 
+WHICH = """
+import sys
+from mnist_keras import backends
+backends.use(backends.choose(sys.argv[1]))
+import keras
+print(keras.backend.backend())
+"""
+
+
+@pytest.mark.several_backends
+@pytest.mark.parametrize("name", backends.installed())
+def test_keras_runs_on_what_the_option_names(name):
+    """TensorFlow imports Keras, which would take what `KERAS_BACKEND` named until then."""
+    other = next(backend for backend in backends.TRAINABLE if backend != name)
+    done = subprocess.run(
+        [sys.executable, "-c", WHICH, name],
+        env=os.environ | {"KERAS_BACKEND": other},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == name, done.stderr
+
+
 def command_line(*arguments, **environment):
     return subprocess.run(
         [sys.executable, "-m", "mnist_keras", *map(str, arguments)],
