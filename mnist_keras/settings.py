@@ -195,10 +195,14 @@ class Settings:
     @property
     def all_epochs(self) -> int:
         """Epochs of all trainings of the arm, one after the other."""
-        pools = {"none": 0, "transductive": 1, "inductive": 2}[self.self_training]
-        students = pools * (self.members * (self.self_training_rounds - 1) + 1)
         supervised = 0 if self.frozen else self.members * self.epochs
-        return self.pretraining_epochs + supervised + students * self.self_training_epochs
+        return self.pretraining_epochs + supervised + self.students * self.self_training_epochs
+
+    @property
+    def students(self) -> int:
+        """Networks that learn from pools: in each round one a member, in the last round one."""
+        pools = {"none": 0, "transductive": 1, "inductive": 2}[self.self_training]
+        return pools * (self.members * (self.self_training_rounds - 1) + 1)
 
     @property
     def is_one_training(self) -> bool:

@@ -180,7 +180,7 @@ def _expectation(recipe: Recipe, data: "Data") -> str:
     s = recipe.settings
 
     def work(labels: float, pool: int) -> float:
-        return labels * s.members * s.epochs + pool * s.self_training_epochs
+        return labels * s.members * s.epochs + pool * s.students * s.self_training_epochs
 
     here = work((1 - s.validation_split) * len(data.images), len(data.pool))
     minutes = recipe.minutes * here / work(400, 9_500)
