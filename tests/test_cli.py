@@ -242,9 +242,17 @@ def test_wrong_input_is_one_line(case, invoke, short, tmp_path):
     assert "Traceback" not in result.output
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C reaches processes started here, also where this one runs in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_end_with_their_codes(short, tmp_path, number, code):
+def test_signals_end_with_their_codes(interruptible, short, tmp_path, number, code):
     """Ctrl-C and SIGTERM leave the tables of what is done, and end with 130 and 143."""
     endless = '\n[[arms]]\nname = "endless"\nloss = "crossentropy"\nepochs = 100000\n'
     short.write_text(EXPERIMENT + endless)
