@@ -60,6 +60,11 @@ VARIANTS = {
         {(representation, "_TEMPERATURE"): 0.2},
     ),
     "student of one network (chosen)": (STUDENT, {"width": 16, "members": 1, "views": 0}, {}),
+    "student of a student": (
+        STUDENT,
+        {"width": 16, "members": 1, "views": 0, "self_training_rounds": 2},
+        {},
+    ),
     "student, labels once": (
         STUDENT,
         {"width": 16, "members": 1, "views": 0},
