@@ -120,7 +120,7 @@ def side_by_side(paths):
             (row,) = [r for table in each.tables for r in table.rows if r.arm.name == arm.name]
             low, high = (100 * bound for bound in t_interval(row.heldout) or (np.nan, np.nan))
             mean = 100 * fmean(row.heldout)
-            cells.append(f"{mean:.2f} [{low:.2f}, {min(high, 100):.2f}]")
+            cells.append(f"{mean:.2f} [{low:.1f}, {min(high, 100):.1f}]")
         yield [arm.name, *cells]
 
 
