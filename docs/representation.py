@@ -34,6 +34,7 @@ SEEDS = range(5)
 ARMS = {arm.name: arm.settings for arm in EXPERIMENT.arms}
 HOG, COPIES = "deskew + HOG + SVM", "deskew + HOG + SVM, 10 elastic copies"
 PROBE, STUDENT = "VICReg, linear probe", "self-training, transductive"
+ONE = {"width": 16, "members": 1, "views": 0}
 # Arm, settings that differ, and numbers of modules that differ.
 VARIANTS = {
     "HOG, 5×5 cells, 9 directions (chosen)": (HOG, {}, {}),
@@ -59,17 +60,9 @@ VARIANTS = {
         {"pretraining_epochs": 15},
         {(representation, "_TEMPERATURE"): 0.2},
     ),
-    "student of one network (chosen)": (STUDENT, {"width": 16, "members": 1, "views": 0}, {}),
-    "student of a student": (
-        STUDENT,
-        {"width": 16, "members": 1, "views": 0, "self_training_rounds": 2},
-        {},
-    ),
-    "student, labels once": (
-        STUDENT,
-        {"width": 16, "members": 1, "views": 0},
-        {(stages, "_REPEATS"): 1},
-    ),
+    "student of one network (chosen)": (STUDENT, ONE, {}),
+    "student of a student": (STUDENT, ONE | {"self_training_rounds": 2}, {}),
+    "student, labels once": (STUDENT, ONE, {(stages, "_REPEATS"): 1}),
 }
 
 
