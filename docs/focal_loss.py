@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from mnist_keras import FocalLoss
-from mnist_keras.figures import COLOURS
+from mnist_keras._foundations.pictures import COLORS
 
 MARGINS = np.linspace(-30, 30, 1201, dtype="float32")
 GAMMAS = (0.0, 0.5, 2.0)
@@ -48,15 +48,15 @@ def loss_and_gradient(loss, margins):
 
 def main():
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    for gamma, colour in zip(GAMMAS, COLOURS, strict=False):
+    for gamma, color in zip(GAMMAS, COLORS, strict=False):
         options = {"gamma": gamma, "alpha": 1.0, "from_logits": True, "reduction": None}
         ours = loss_and_gradient(FocalLoss(**options), MARGINS)
         keras_own = keras.losses.CategoricalFocalCrossentropy(**options)
         theirs = loss_and_gradient(keras_own, MARGINS)
         name = f"gamma = {gamma:g}"
         for axes, solid, dashed in zip((left, right), ours, theirs, strict=True):
-            axes.plot(MARGINS, np.abs(solid), color=colour, lw=3, alpha=0.5, label=name)
-            axes.plot(MARGINS, np.abs(dashed), "--", color=colour, lw=1.5, label=f"{name}, Keras")
+            axes.plot(MARGINS, np.abs(solid), color=color, lw=3, alpha=0.5, label=name)
+            axes.plot(MARGINS, np.abs(dashed), "--", color=color, lw=1.5, label=f"{name}, Keras")
     left.set(title="loss", ylabel="loss")
     right.set(title="gradient", ylabel="|d loss / d margin|", yscale="log", ylim=(1e-12, 5))
     for axes in (left, right):

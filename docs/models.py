@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=jax python docs/models.py IDX calibration|sanity|photos
 
-IDX is a folder with MNIST's test set. Of seeds 0 to 4, each with its own draw, the report's CNN is
+IDX is a folder with MNIST's test set. Of seeds 0 to 4, each with its own draw, the original's CNN is
 trained with either loss. `calibration`: what its probabilities are worth on the 9,500 held-out
 images. `sanity`: what erasing the tenth of the pixels that a map points to does, on the first 200
 of them. `photos`: 1,000 digits as dark ink on light, shaded, grainy paper, saved as JPEG.
@@ -17,20 +17,23 @@ from statistics import fmean
 import numpy as np
 from PIL import Image, ImageFilter
 
-from mnist_keras import backends, sources
+from mnist_keras._foundations import backends
+from mnist_keras.datasets import sources
+from mnist_keras.datasets.splits import draw
 
 backends.use(backends.choose())
 
-from mnist_keras.contract import Contract  # noqa: E402
-from mnist_keras.erasure import erasure  # noqa: E402
-from mnist_keras.evaluation import evaluate  # noqa: E402
-from mnist_keras.explanations import grad_cam, hires_cam, occlusion  # noqa: E402
-from mnist_keras.prediction import predict, softmax  # noqa: E402
-from mnist_keras.runs import Run  # noqa: E402
-from mnist_keras.settings import Settings  # noqa: E402
-from mnist_keras.statistics import t_interval, wilson_interval  # noqa: E402
-from mnist_keras.tables import markdown_table  # noqa: E402
-from mnist_keras.training import Data, Trainer  # noqa: E402
+from mnist_keras._foundations.statistics import t_interval, wilson_interval  # noqa: E402
+from mnist_keras.experiments.report.tables import markdown_table  # noqa: E402
+from mnist_keras.explanations.erasure import erasure  # noqa: E402
+from mnist_keras.explanations.maps import grad_cam, hires_cam, occlusion  # noqa: E402
+from mnist_keras.inference.evaluation import evaluate  # noqa: E402
+from mnist_keras.inference.model_input import ModelInput  # noqa: E402
+from mnist_keras.models.prediction import predict, softmax  # noqa: E402
+from mnist_keras.training.data import Data  # noqa: E402
+from mnist_keras.training.engine import Trainer  # noqa: E402
+from mnist_keras.training.run import Run  # noqa: E402
+from mnist_keras.training.settings import Settings  # noqa: E402
 
 SEEDS = range(5)
 REPORT = Settings()
@@ -40,7 +43,7 @@ def trained(images, settings, seeds):
     """Yield the network of each seed, and its held-out images."""
     trainer = Trainer()
     for seed in seeds:
-        data = Data(*sources.draw(images, 50, seed))
+        data = Data(*draw(images, 50, seed))
         trainer.train(Run(settings=settings, seed=seed, scored_at=(settings.epochs,)), data)
         yield trainer.networks.of(settings, (28, 28, 3), 10), data.heldout
 
@@ -121,7 +124,7 @@ def photos(images):
     model, own = next(trained(images, REPORT, [0]))
     rng = np.random.default_rng(0)
     own = own.take(np.sort(rng.permutation(len(own))[:1000]))
-    contract = Contract.of(own.images)
+    model_input = ModelInput.of(own.images)
     sheets = [photo(image, rng, pen=False) for image in own.images]
     thin = [photo(image, rng, pen=True) for image in own.images]
     large = [
@@ -130,12 +133,12 @@ def photos(images):
     ]
     kinds = {
         "as they are": own.images,
-        "inverted": [contract.bring(255 - image) for image in own.images],
+        "inverted": [model_input.bring(255 - image) for image in own.images],
         "inverted, `--invert no`": 255 - own.images,
-        "ten times as large": [contract.bring(image) for image in large],
-        "photos": [contract.bring(sheet) for sheet in sheets],
-        "photos, `--fit resize`": [contract.bring(sheet, fit="resize") for sheet in sheets],
-        "photos of a thin pen's": [contract.bring(sheet) for sheet in thin],
+        "ten times as large": [model_input.bring(image) for image in large],
+        "photos": [model_input.bring(sheet) for sheet in sheets],
+        "photos, `--fit resize`": [model_input.bring(sheet, fit="resize") for sheet in sheets],
+        "photos of a thin pen's": [model_input.bring(sheet) for sheet in thin],
     }
     yield ["1,000 held-out digits", "right, %"]
     for kind, shown in kinds.items():

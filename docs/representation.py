@@ -13,21 +13,24 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from mnist_keras import backends
+from mnist_keras._foundations import backends
 
 backends.use(backends.choose())
 
 import numpy as np  # noqa: E402
 from sklearn.model_selection import StratifiedKFold  # noqa: E402
 
-from mnist_keras import classical, representation, sources, stages  # noqa: E402
-from mnist_keras.experiment import find  # noqa: E402
-from mnist_keras.results import ResultsFolder  # noqa: E402
-from mnist_keras.rows import results  # noqa: E402
-from mnist_keras.runs import Run  # noqa: E402
-from mnist_keras.statistics import t_interval, wilson_interval  # noqa: E402
-from mnist_keras.tables import markdown_table  # noqa: E402
-from mnist_keras.training import Data, Trainer  # noqa: E402
+from mnist_keras._foundations.statistics import t_interval, wilson_interval  # noqa: E402
+from mnist_keras.datasets import sources  # noqa: E402
+from mnist_keras.datasets.splits import draw
+from mnist_keras.experiments.experiment import find  # noqa: E402
+from mnist_keras.experiments.report.rows import results  # noqa: E402
+from mnist_keras.experiments.report.tables import markdown_table  # noqa: E402
+from mnist_keras.experiments.results_folder import ResultsFolder  # noqa: E402
+from mnist_keras.training import classical, representation, stages  # noqa: E402
+from mnist_keras.training.data import Data  # noqa: E402
+from mnist_keras.training.engine import Trainer  # noqa: E402
+from mnist_keras.training.run import Run  # noqa: E402
 
 SEEDS = range(5)
 (EXPERIMENT,) = find(["representation"])
@@ -68,14 +71,14 @@ VARIANTS = {
 
 def cross_validated(settings, images, seed):
     """Return which of the 400 are right if each fifth is predicted from the other four."""
-    drawn, heldout = sources.draw(images, 50, seed)
+    drawn, heldout = draw(images, 50, seed)
     training, _ = Data(drawn, heldout).split(settings, seed)
     folds = StratifiedKFold(5, shuffle=True, random_state=seed).split(
         training.labels, training.labels
     )
     right, trainer = [], Trainer()
     for _, fold in folds:
-        data = Data(training, heldout.take([]), training.digests[fold], unlabelled=heldout)
+        data = Data(training, heldout.take([]), training.fingerprints[fold], unlabeled=heldout)
         run = Run(settings=settings, seed=seed, scored_at=(settings.all_epochs,))
         record = trainer.train(run, data)
         right += (record.scores[settings.all_epochs].test == record.test_labels).tolist()

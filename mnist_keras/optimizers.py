@@ -1,4 +1,4 @@
-"""Adam and RAdam as the report's program had them, as Keras optimizers."""
+"""Adam and RAdam as the original's program had them, as Keras optimizers."""
 
 import math
 
@@ -22,7 +22,7 @@ class Adam(keras.optimizers.Adam):
         θ ← θ − lr · m̂ / (√v̂ + ε),   m̂ = m / (1 − β₁ᵗ),   v̂ = v / (1 − β₂ᵗ)
 
     Keras adds `epsilon` to √v instead of √v̂ (the paper's ε̂), which makes it up to
-    1/√(1 − β₂) = 32 times larger in the first steps. Measured on the report's CNN after ten steps
+    1/√(1 − β₂) = 32 times larger in the first steps. Measured on the original's CNN after ten steps
     from equal weights: logits differ from PyTorch's by up to 0.7, and by 0.02, which is float
     noise, with this class.
 

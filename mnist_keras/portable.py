@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from mnist_keras.seeds import generator
+from mnist_keras._foundations.seeds import generator
 
 
 class _Uniform(keras.initializers.Initializer):
@@ -172,7 +172,7 @@ class Dropout(keras.layers.Layer):
         shape = [given if size is None else size for size, given in pairs]
         key, step = ops.unstack(ops.cast(key_and_step, "int32"), 2)
         element = ops.arange(math.prod(shape), dtype="int32")
-        # Two rounds, so that neighbouring steps share no structure with neighbouring elements.
+        # Two rounds, so that neighboring steps share no structure with neighboring elements.
         hashed = _mix(ops.bitwise_xor(element, _mix(ops.bitwise_xor(key, _mix(step)))))
         # The lower 24 bits are a uniform integer in [0, 2**24).
         kept = ops.bitwise_and(hashed, 2**24 - 1) >= round(self.rate * 2**24)

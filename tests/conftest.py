@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from mnist_keras import backends
+from mnist_keras._foundations import backends
 
 
 def pytest_configure(config):
@@ -36,7 +36,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def digit_images():
-    """Thirty small grey pictures, three for each of ten classes, no two alike."""
+    """Thirty small gray pictures, three for each of ten classes, no two alike."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (30, 28, 28), dtype=np.uint8)
     return images, np.repeat(np.arange(10), 3)
@@ -44,7 +44,7 @@ def digit_images():
 
 @pytest.fixture
 def picture():
-    """The function that returns a grey picture of soft spots, another one for each number."""
+    """The function that returns a gray picture of soft spots, another one for each number."""
 
     def draw(number, height=28, width=28):
         rng = np.random.default_rng(number)
@@ -71,7 +71,7 @@ def two_classes(tmp_path, picture):
 
 @pytest.fixture
 def image_folder(tmp_path, digit_images):
-    """A class-per-folder directory of grey PNGs: ten classes, three images each."""
+    """A class-per-folder directory of gray PNGs: ten classes, three images each."""
     return write_folder(tmp_path / "digits", *digit_images)
 
 
@@ -118,17 +118,18 @@ def mnist_idx():
 @pytest.fixture(scope="session")
 def digits_data():
     """Five hundred of scikit-learn's digits to train and test on, the others held out."""
-    from mnist_keras import sources
-    from mnist_keras.training import Data
+    from mnist_keras.datasets import sources
+    from mnist_keras.datasets.splits import draw
+    from mnist_keras.training.data import Data
 
-    return Data(*sources.draw(sources.load("digits", channels=3), 50, seed=0))
+    return Data(*draw(sources.load("digits", channels=3), 50, seed=0))
 
 
 @pytest.fixture(scope="session")
 def trained(digits_data):
     """The function that returns a network of that name, trained for a few epochs on digits."""
     from mnist_keras.cli.train import train_model
-    from mnist_keras.settings import Settings
+    from mnist_keras.training.settings import Settings
 
     @functools.cache
     def train(model):
@@ -141,7 +142,7 @@ def trained(digits_data):
 @pytest.fixture(scope="session")
 def model_file(trained, tmp_path_factory):
     """The function that returns the file of such a network."""
-    from mnist_keras.model_files import save_model
+    from mnist_keras.inference.model_file import save_model
 
     @functools.cache
     def save(model):
@@ -164,11 +165,11 @@ def invoke():
 
 
 @pytest.fixture(scope="session")
-def report_program():
-    """The report's program in plain PyTorch: the original that ours is compared with."""
+def original_program():
+    """The original's program in plain PyTorch: the original that ours is compared with."""
     pytest.importorskip("torch", reason="the original program needs PyTorch")
-    path = Path(__file__).parent / "benchmarks" / "report_program.py"
-    spec = importlib.util.spec_from_file_location("report_program", path)
+    path = Path(__file__).parent / "benchmarks" / "original_program.py"
+    spec = importlib.util.spec_from_file_location("original_program", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -10,13 +10,18 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mnist_keras import Batches, agreement, backends, portable, sources
-from mnist_keras.agreement import Tolerance, compare, compare_all
-from mnist_keras.experiment import folder
-from mnist_keras.results import ResultsFolder
-from mnist_keras.runs import Run
-from mnist_keras.settings import Settings
-from mnist_keras.training import Data, Trainer
+from mnist_keras import Batches, portable
+from mnist_keras._foundations import backends
+from mnist_keras.datasets import sources
+from mnist_keras.datasets.splits import draw
+from mnist_keras.experiments import agreement
+from mnist_keras.experiments.agreement import Tolerance, compare, compare_all
+from mnist_keras.experiments.experiment import folder
+from mnist_keras.experiments.results_folder import ResultsFolder
+from mnist_keras.training.data import Data
+from mnist_keras.training.engine import Trainer
+from mnist_keras.training.run import Run
+from mnist_keras.training.settings import Settings
 
 SETTINGS = Settings(model="cnn", epochs=2, batch_size=20)
 
@@ -25,7 +30,7 @@ SETTINGS = Settings(model="cnn", epochs=2, batch_size=20)
 def data():
     """Fifty digits to train and test on, and sixty held out: their middles, for a small CNN."""
     digits = sources.load("digits", channels=3)
-    images, heldout = sources.draw(replace(digits, images=digits.images[:, 8:20, 8:20]), 5, seed=0)
+    images, heldout = draw(replace(digits, images=digits.images[:, 8:20, 8:20]), 5, seed=0)
     return Data(images, heldout.take(np.arange(60)))
 
 
@@ -124,7 +129,7 @@ def test_tolerances(original):
     assert problems(replace(original, loss=(a, b, 9.0)), replace(original, loss=(a, b, 9.1)))
 
 
-def test_normalised_networks_have_a_limit_of_their_own(original):
+def test_normalized_networks_have_a_limit_of_their_own(original):
     """Of the small CNN, the loss may differ by a twentieth of itself; bits may not differ."""
     run = Run(settings=Settings(model="small_cnn", epochs=2), seed=0, scored_at=(2,))
     one = replace(original, run=run, loss=(20.0, 10.0))
@@ -133,7 +138,7 @@ def test_normalised_networks_have_a_limit_of_their_own(original):
     assert problems(one, replace(one, loss=(20.0, 10.6))) == ["loss more than 5% apart"]
     assert problems(one, replace(one, loss=(20.0,))) == ["loss more than 5% apart"]
     assert "weights not identical" in problems(
-        one, replace(one, digests={**one.digests, "weights": "x"})
+        one, replace(one, fingerprints={**one.fingerprints, "weights": "x"})
     )
 
 
@@ -321,13 +326,14 @@ CONTINUE = """
 import sys
 import keras
 import numpy as np
-from mnist_keras import Batches, sources
-from mnist_keras.splits import split_indices
-from mnist_keras.settings import Settings
-from mnist_keras.networks import compiled_model
+from mnist_keras import Batches
+from mnist_keras.datasets import sources
+from mnist_keras.datasets.splits import draw, split_indices
+from mnist_keras.training.settings import Settings
+from mnist_keras.training.networks import compiled_model
 
 start, end, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-images = sources.draw(sources.load("digits", channels=3), 10, seed=0)[0].canonical()
+images = draw(sources.load("digits", channels=3), 10, seed=0)[0].canonical()
 chosen, _ = split_indices(images, 0.2, seed=0)
 middles = images.images[chosen, 8:20, 8:20] / np.float32(255)
 batches = Batches(middles, images.labels[chosen], 20, seed=0)
@@ -383,15 +389,17 @@ ON_CORES = """
 import os, sys
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
 os.environ["OMP_NUM_THREADS"] = sys.argv[1]
-from mnist_keras import backends
+from mnist_keras._foundations import backends
 backends.use(backends.choose())
-from mnist_keras import sources
-from mnist_keras.results import ResultsFolder
-from mnist_keras.runs import Run
-from mnist_keras.settings import Settings
-from mnist_keras.training import Data, Trainer
+from mnist_keras.datasets import sources
+from mnist_keras.datasets.splits import draw
+from mnist_keras.experiments.results_folder import ResultsFolder
+from mnist_keras.training.run import Run
+from mnist_keras.training.settings import Settings
+from mnist_keras.training.data import Data
+from mnist_keras.training.engine import Trainer
 settings = Settings(epochs=1)
-images, heldout = sources.draw(sources.load("digits", channels=3), 10, seed=0)
+images, heldout = draw(sources.load("digits", channels=3), 10, seed=0)
 data = Data(images, heldout.take(range(60)))
 record = Trainer().train(
     Run(settings=settings, seed=0, scored_at=(1,)), data

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_keras import image_dataset_from_directory, user_data
-from mnist_keras.image_folder import cache, reading
-from mnist_keras.image_folder.audit import audit
-from mnist_keras.image_folder.contents import look
-from mnist_keras.image_folder.decoding import BadImageError
-from mnist_keras.image_folder.findings import ImageFolderError
-from mnist_keras.image_folder.reading import ImageForm
-from mnist_keras.image_folder.walk import walk
-from mnist_keras.images import DataError, LazyImages
+from mnist_keras import image_dataset_from_directory
+from mnist_keras.datasets import user_images as user_data
+from mnist_keras.datasets.image_folder import cache, reading
+from mnist_keras.datasets.image_folder.audit import audit
+from mnist_keras.datasets.image_folder.decoding import BadImageError
+from mnist_keras.datasets.image_folder.findings import ImageFolderError
+from mnist_keras.datasets.image_folder.oddities import look
+from mnist_keras.datasets.image_folder.reading import ImageForm
+from mnist_keras.datasets.image_folder.walk import walk
+from mnist_keras.datasets.images import DataError, LazyImages
 
 pytestmark = pytest.mark.any_backend
 
@@ -163,19 +164,19 @@ def test_what_cannot_be_skipped(two_classes, picture):
 
 
 def test_sizes_types_and_conversions_are_counted(two_classes, picture):
-    """What is resized, distorted, converted or mislabelled is used, and said."""
+    """What is resized, distorted, converted or mislabeled is used, and said."""
     (two_classes / "a" / "larger.png").write_bytes(png(picture(51, 30, 28)))
     (two_classes / "a" / "wide.png").write_bytes(png(picture(52, 28, 56)))
     (two_classes / "a" / "bits.png").write_bytes(png(picture(53) > 100))
     Image.fromarray(picture(54)).save(two_classes / "b" / "jpeg.png", "JPEG")
-    (two_classes / "b" / "twin.png").write_bytes((two_classes / "b" / "004.png").read_bytes())
+    (two_classes / "b" / "duplicate.png").write_bytes((two_classes / "b" / "004.png").read_bytes())
     audited = user_data.read(two_classes).require()
     assert {(f.kind, f.path) for f in audited.findings} == {
         ("resized", "a/larger.png"),
         ("stretched", "a/wide.png"),
         ("one_bit", "a/bits.png"),
-        ("mislabelled", "b/jpeg.png"),
-        ("duplicate", "b/twin.png"),
+        ("mislabeled", "b/jpeg.png"),
+        ("duplicate", "b/duplicate.png"),
         ("uneven", "."),
     }
     assert audited.remarks == (
@@ -185,8 +186,8 @@ def test_sizes_types_and_conversions_are_counted(two_classes, picture):
     assert len(audited.images) == 13
 
 
-def test_twins_are_found_whatever_their_size_in_the_file(two_classes):
-    """A copy that has to be resized is a twin, if it comes out the same."""
+def test_duplicates_are_found_whatever_their_size_in_the_file(two_classes):
+    """A copy that has to be resized is a duplicate, if it comes out the same."""
     with Image.open(two_classes / "a" / "000.png") as image:
         larger = image.resize((56, 56), Image.Resampling.NEAREST)
     larger.save(two_classes / "a" / "larger.png")
@@ -350,14 +351,14 @@ def test_a_file_that_changes_between_audit_and_batch(two_classes, picture):
 @pytest.mark.parametrize("kept", CACHES)
 def test_renaming_every_file_changes_no_side(two_classes, kept):
     """The split is decided by contents: other names in another order change nothing."""
-    (two_classes / "b" / "twin.png").write_bytes((two_classes / "b" / "005.png").read_bytes())
+    (two_classes / "b" / "duplicate.png").write_bytes((two_classes / "b" / "005.png").read_bytes())
 
     def sides():
         datasets = image_dataset_from_directory(two_classes, validation_split=0.3, cache=kept)
         return [sorted(x.tobytes() for x in dataset.x[:]) for dataset in datasets]
 
     before = sides()
-    assert not set(before[0]) & set(before[1])  # the twins are together
+    assert not set(before[0]) & set(before[1])  # the duplicates are together
     paths = sorted(two_classes.rglob("*.png"))
     random.Random(0).shuffle(paths)
     for number, path in enumerate(paths):

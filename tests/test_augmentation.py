@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from scipy import interpolate, ndimage, stats
 
-from mnist_keras import augmentation, warped_batches
-from mnist_keras.augmentation import AFFINE, ELASTIC, SHIFTS, Warp, warp
-from mnist_keras.batches import Batches
+from mnist_keras.datasets import augmentation
+from mnist_keras.datasets import batches as warped_batches
+from mnist_keras.datasets.augmentation import AFFINE, ELASTIC, SHIFTS, Warp, warp
+from mnist_keras.datasets.batches import Batches, WarpedBatches
 from mnist_keras.portable import FanInUniform
-from mnist_keras.warped_batches import WarpedBatches
 
 any_backend = pytest.mark.any_backend
 
@@ -57,7 +57,7 @@ def join_threads():
 
 @any_backend
 def test_bits_never_change():
-    """The pixels are a contract: the same on every machine and in every later version."""
+    """The pixels are a model_input: the same on every machine and in every later version."""
     x = (np.arange(2 * 9 * 8).reshape(2, 9, 8, 1) * 37 % 256).astype(np.float32) / 255
 
     views = warp(x, [3, 2**40], epoch=5, seed=1, strength=ELASTIC)
@@ -75,7 +75,7 @@ def test_known_generator():
 
 @any_backend
 def test_random_numbers():
-    """Numbers have the right distributions; neighbouring images, epochs, seeds share nothing."""
+    """Numbers have the right distributions; neighboring images, epochs, seeds share nothing."""
     ids = np.arange(4000)
     states = {
         (epoch, seed): augmentation._states(ids, epoch, seed) for epoch in (0, 1) for seed in (0, 1)
@@ -105,7 +105,7 @@ def test_random_numbers():
 
 @any_backend
 def test_view_depends_on_its_image_alone(images):
-    """Order, number and neighbours change nothing; epoch, seed and id change the view."""
+    """Order, number and neighbors change nothing; epoch, seed and id change the view."""
     ids = np.array([5, 2**63 + 1, 0, 9, 1, 7, 3], np.uint64)
     many = np.resize(images, (130, *images.shape[1:]))
     many_ids = np.concatenate([ids, np.arange(100, 223, dtype=np.uint64)])
@@ -237,7 +237,7 @@ def test_elastic_strength():
 
 @any_backend
 def test_equal_channels(images):
-    """Grey images in three channels give three times the view of one channel."""
+    """Gray images in three channels give three times the view of one channel."""
     views = warp(np.repeat(images, 3, axis=-1), np.arange(7), 0, 0, ELASTIC)
 
     one = warp(images, np.arange(7), 0, 0, ELASTIC)
@@ -303,9 +303,9 @@ def test_batches_hold_the_views_of_the_epoch(images):
             np.testing.assert_array_equal(same_y, y)
             np.testing.assert_array_equal(same_x, warp(x / 255, y, epoch, 6, ELASTIC))
 
-    unlabelled = WarpedBatches(warped.x, None, ELASTIC, batch_size=4, shuffle=False, seed=6)
+    unlabeled = WarpedBatches(warped.x, None, ELASTIC, batch_size=4, shuffle=False, seed=6)
     np.testing.assert_array_equal(
-        np.concatenate(list(unlabelled)),
+        np.concatenate(list(unlabeled)),
         warp(warped.x / np.float32(255), np.arange(23), 0, 6, ELASTIC),
     )
     other = batches(images, ids=np.arange(23) + 1)

@@ -8,7 +8,7 @@ import sys
 import keras
 import pytest
 
-from mnist_keras import backends
+from mnist_keras._foundations import backends
 
 RUNNING = keras.backend.backend()
 
@@ -75,7 +75,7 @@ def test_other_backend_than_the_running_one():
 
 WHICH = """
 import sys
-from mnist_keras import backends
+from mnist_keras._foundations import backends
 backends.use(backends.choose(sys.argv[1]))
 import keras
 print(keras.backend.backend())

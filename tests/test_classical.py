@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 
-from mnist_keras import sources
-from mnist_keras.classical import classify, deskew, histograms_of_gradients
-from mnist_keras.images import label
-from mnist_keras.settings import Settings
+from mnist_keras.datasets import sources
+from mnist_keras.datasets.images import label
+from mnist_keras.datasets.splits import draw
+from mnist_keras.training.classical import classify, deskew, histograms_of_gradients
+from mnist_keras.training.settings import Settings
 
 pytestmark = pytest.mark.any_backend
 
 
 def slant(image):
-    """Return centre of mass and the two second moments that say how far an image leans."""
+    """Return center of mass and the two second moments that say how far an image leans."""
     y, x = np.mgrid[: image.shape[0], : image.shape[1]]
     mass = image.sum()
     middle = (image * y).sum() / mass, (image * x).sum() / mass
@@ -30,7 +31,7 @@ def leaning(shift, lean):
 
 @pytest.mark.parametrize("lean", [-0.7, 0.0, 0.5])
 def test_a_leaning_bar_stands_upright_in_the_middle(lean):
-    """Centre of mass in the middle of the image, and no covariance of its two coordinates."""
+    """Center of mass in the middle of the image, and no covariance of its two coordinates."""
     bar = leaning(2, lean)
     (upright,) = deskew(bar[None])
     (middle_y, middle_x), covariance, variance = slant(upright)
@@ -86,7 +87,7 @@ def test_histograms_are_those_of_plain_loops():
 
 
 def test_histograms_do_not_see_brightness():
-    """Twice the contrast and any ground give nearly the same histograms."""
+    """Twice the contrast and any background give nearly the same histograms."""
     image = leaning(0, 0.4)[None] / 255
     plain, bright = histograms_of_gradients(image), histograms_of_gradients(0.5 + image / 2)
     np.testing.assert_allclose(bright, plain, atol=0.05)
@@ -97,14 +98,14 @@ def test_histograms_do_not_see_brightness():
 @pytest.fixture(scope="module")
 def digits():
     """A hundred digits to learn from, and others."""
-    images, others = sources.draw(sources.load("digits", channels=3), 10, seed=0)
+    images, others = draw(sources.load("digits", channels=3), 10, seed=0)
     return images, others.take(np.arange(300))
 
 
 @pytest.mark.parametrize(
     ("settings", "least"),
     [
-        ({"model": "nearest_neighbour"}, 0.85),
+        ({"model": "nearest_neighbor"}, 0.85),
         ({"model": "svm"}, 0.85),
         ({"model": "svm", "augmentation": "affine", "copies": 2}, 0.85),
         ({"model": "hog_svm"}, 0.85),
@@ -119,13 +120,13 @@ def test_they_learn(settings, least, digits):
     np.testing.assert_array_equal(classify(settings, images, others.images[:5], 0), classes[:5])
 
 
-def test_nearest_neighbour_is_the_nearest(digits):
+def test_nearest_neighbor_is_the_nearest(digits):
     """The class of the training image with the least squared distance."""
     images, others = digits
     x = images.images.reshape(len(images), -1).astype(float)
     y = others.images.reshape(len(others), -1).astype(float)
     nearest = ((y[:, None] - x) ** 2).sum(-1).argmin(-1)
-    classes = classify(Settings(model="nearest_neighbour"), images, others.images, 0)
+    classes = classify(Settings(model="nearest_neighbor"), images, others.images, 0)
     np.testing.assert_array_equal(classes, images.labels[nearest])
 
 
@@ -151,11 +152,11 @@ def test_copies_are_seen(digits, monkeypatch):
     assert np.any(last[200] != last[100])
 
 
-def test_two_classes_of_colour():
+def test_two_classes_of_color():
     """Classes, channels and sizes are the data's own."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 99, (40, 12, 9, 3)).astype(np.uint8)
     images[20:, :6] += 100
     data = label("two", images, np.repeat([0, 1], 20), ["a", "b"])
-    for model in ("nearest_neighbour", "svm", "hog_svm"):
+    for model in ("nearest_neighbor", "svm", "hog_svm"):
         assert (classify(Settings(model=model), data, images, 0) == data.labels).mean() > 0.9

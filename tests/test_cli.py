@@ -89,7 +89,7 @@ def test_run_prints_tables_and_writes_results(invoke, short, tmp_path):
     written = [(output / name).read_text() for name in ("tables.md", "costs.md")]
     assert result.stdout == "\n".join(written)
     assert "Data: digits (scikit-learn)." in result.stdout
-    assert "do not compare with the report's" in result.stdout
+    assert "do not compare with the original's" in result.stdout
     assert f"Backend: {keras.backend.backend()}" in result.stderr
     names = {path.name for path in output.iterdir()}
     assert names == {
@@ -146,7 +146,7 @@ def test_digits_stand_in_and_say_why(invoke, short, tmp_path, monkeypatch):
     result = invoke("run", short, "--seeds", 1, "--output", tmp_path / "out")
     assert result.exit_code == 0
     assert "no network" in result.stderr
-    assert "these numbers do not compare with the report's" in result.stderr
+    assert "these numbers do not compare with the original's" in result.stderr
     assert "Data: digits (scikit-learn)." in result.stdout
 
 

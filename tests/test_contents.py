@@ -1,4 +1,4 @@
-"""What images say together: twins, near twins, odd ones, and classes that give themselves away."""
+"""What images say together: duplicates, near duplicates, odd ones, and classes that give themselves away."""
 
 import io
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_keras.image_folder import contents
-from mnist_keras.image_folder.contents import Contents, look
-from mnist_keras.images import label
+from mnist_keras.datasets.image_folder import oddities as contents
+from mnist_keras.datasets.image_folder.oddities import Contents, look
+from mnist_keras.datasets.images import label
 
 pytestmark = pytest.mark.any_backend
 
@@ -27,7 +27,7 @@ def said(images, labels=None, heldout=(), **encodings):
                 class_names=names,
                 labels=labels,
                 heldout=np.isin(np.arange(len(images)), heldout),
-                digests=label("", images, labels, names).digests,
+                fingerprints=label("", images, labels, names).fingerprints,
                 looks=look(images),
                 encodings=encodings,
                 read=lambda positions: images[positions],
@@ -46,7 +46,7 @@ def test_pictures_are_not_remarkable(pictures):
     assert said(pictures, [0, 1] * 10) == []
 
 
-def test_twins(pictures):
+def test_duplicates(pictures):
     """Equal pixels are a duplicate in one class, a leak across sides, refused under two labels."""
     twice = [*pictures[:4], pictures[1]]
     assert said(twice) == [("duplicate", "4")]
@@ -74,14 +74,14 @@ def jpeg(image, quality):
     ],
     ids=["down", "left and up", "jpeg", "one level"],
 )
-def test_near_twins(pictures, change):
+def test_near_duplicates(pictures, change):
     """A shift by a pixel, a JPEG copy and a change of a level are found; other pictures are not."""
     assert said([*pictures, change(pictures[3])]) == [("near_duplicate", "20")]
 
 
-def test_genuine_digits_are_no_near_twins(mnist_idx):
-    """Of 10,000 digits no two are taken for near twins, and a shifted copy among them is."""
-    from mnist_keras import sources
+def test_genuine_digits_are_no_near_duplicates(mnist_idx):
+    """Of 10,000 digits no two are taken for near duplicates, and a shifted copy among them is."""
+    from mnist_keras.datasets import sources
 
     digits = sources.load("mnist", mnist_idx)
     images = np.concatenate([digits.images[..., 0], np.roll(digits.images[7:8, :, :, 0], 1, 2)])
@@ -90,7 +90,7 @@ def test_genuine_digits_are_no_near_twins(mnist_idx):
     assert near == ["10000"]
 
 
-def test_many_near_twins_stay_quick(pictures):
+def test_many_near_duplicates_stay_quick(pictures):
     """A film of one scene has as many pairs as images, not as many as pairs of images."""
     film = [pictures[0] + np.uint8(n % 2) * (np.arange(28) == n // 2) for n in range(40)]
     found = [path for kind, path in said(film) if kind == "near_duplicate"]
@@ -98,7 +98,7 @@ def test_many_near_twins_stay_quick(pictures):
 
 
 def test_odd_images(pictures):
-    """Without contrast, without order, on the other ground: each is said of the image alone."""
+    """Without contrast, without order, on the other background: each is said of the image alone."""
     noise = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
     floats = (pictures[1] > 100).astype(np.uint8)  # values of 0 and 1, saved as bytes
     odd = [np.full((28, 28), 9, np.uint8), floats, noise, 255 - pictures[0]]
@@ -107,12 +107,12 @@ def test_odd_images(pictures):
     ]
 
 
-def test_a_coloured_image_among_grey_ones(pictures):
-    """Colour is said where it is the exception, and not where it is the rule."""
-    grey = [np.repeat(image[..., np.newaxis], 3, axis=-1) for image in pictures]
-    coloured = [image * np.array([1, 0, 0], np.uint8) for image in grey]
-    assert said([*grey[:19], coloured[19]]) == [("coloured", "19")]
-    assert said([*grey[:10], *coloured[10:]]) == []
+def test_a_colored_image_among_gray_ones(pictures):
+    """Color is said where it is the exception, and not where it is the rule."""
+    gray = [np.repeat(image[..., np.newaxis], 3, axis=-1) for image in pictures]
+    colored = [image * np.array([1, 0, 0], np.uint8) for image in gray]
+    assert said([*gray[:19], colored[19]]) == [("colored", "19")]
+    assert said([*gray[:10], *colored[10:]]) == []
 
 
 def test_a_class_that_gives_itself_away(pictures):

@@ -6,46 +6,46 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_keras.contract import Contract, written
-from mnist_keras.image_folder.reading import ImageForm
-from mnist_keras.image_folder.resizing import resize
+from mnist_keras.datasets.image_folder.decoding import resize
+from mnist_keras.datasets.image_folder.reading import ImageForm
+from mnist_keras.inference.model_input import ModelInput, written
 
 pytestmark = pytest.mark.any_backend
 
 
-def contract(ground="dark", resized=False, mode="rgb"):
-    return Contract(ImageForm(mode), ground, resized)
+def model_input(background="dark", resized=False, mode="rgb"):
+    return ModelInput(ImageForm(mode), background, resized)
 
 
-def ring(side=28, centre=(14, 14), radius=8.0, width=2.5):
+def ring(side=28, center=(14, 14), radius=8.0, width=2.5):
     """A bright ring on black, in three channels."""
     y, x = np.mgrid[:side, :side]
-    distance = np.hypot(y - centre[0] + 0.5, x - centre[1] + 0.5)
-    grey = 255 * (0.5 + width / 2 - np.abs(distance - radius)).clip(0, 1)
-    return np.repeat(np.rint(grey).astype(np.uint8)[..., np.newaxis], 3, axis=-1)
+    distance = np.hypot(y - center[0] + 0.5, x - center[1] + 0.5)
+    gray = 255 * (0.5 + width / 2 - np.abs(distance - radius)).clip(0, 1)
+    return np.repeat(np.rint(gray).astype(np.uint8)[..., np.newaxis], 3, axis=-1)
 
 
 def test_of_training_images():
-    """Ground, channels, size and resizing are read off the training images."""
+    """Background, channels, size and resizing are read off the training images."""
     dark = np.stack([ring()] * 10)
-    assert Contract.of(dark) == contract("dark")
-    assert Contract.of(255 - dark) == contract("bright")
-    assert Contract.of(np.concatenate([dark, 255 - dark])).ground == "mixed"
-    assert Contract.of(dark.astype(np.float32)).resized
-    assert Contract.of(dark[:, :20, :24, :1]).form == ImageForm("grayscale", (20, 24))
-    assert [contract(g).ground_level for g in ("dark", "bright", "mixed")] == [0, 255, 128]
+    assert ModelInput.of(dark) == model_input("dark")
+    assert ModelInput.of(255 - dark) == model_input("bright")
+    assert ModelInput.of(np.concatenate([dark, 255 - dark])).background == "mixed"
+    assert ModelInput.of(dark.astype(np.float32)).resized
+    assert ModelInput.of(dark[:, :20, :24, :1]).form == ImageForm("grayscale", (20, 24))
+    assert [model_input(g).background_level for g in ("dark", "bright", "mixed")] == [0, 255, 128]
 
 
 def test_an_image_of_the_models_kind_is_left_alone():
-    """Size and ground are right: not a bit changes, whatever `fit` says."""
+    """Size and background are right: not a bit changes, whatever `fit` says."""
     image = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
     image[[0, -1]] = image[:, [0, -1]] = 0
     for fit in ("auto", "ink", "resize"):
-        np.testing.assert_array_equal(contract().bring(image, fit=fit), image)
+        np.testing.assert_array_equal(model_input().bring(image, fit=fit), image)
 
 
 @pytest.mark.parametrize(
-    ("ground", "invert", "turned"),
+    ("background", "invert", "turned"),
     [
         ("dark", "auto", True),
         ("bright", "auto", False),
@@ -54,60 +54,60 @@ def test_an_image_of_the_models_kind_is_left_alone():
         ("dark", "no", False),
     ],
 )
-def test_invert(ground, invert, turned):
+def test_invert(background, invert, turned):
     """Dark ink on light paper is turned round for a model that saw the reverse, or if asked to."""
     paper = 255 - ring()
     expected = 255 - paper if turned else paper
-    np.testing.assert_array_equal(contract(ground).bring(paper, invert), expected)
+    np.testing.assert_array_equal(model_input(background).bring(paper, invert), expected)
 
 
 def test_alpha_is_not_inverted():
-    """Of an image with an alpha channel, only the colours are turned round."""
+    """Of an image with an alpha channel, only the colors are turned round."""
     paper = np.concatenate([255 - ring(), np.full((28, 28, 1), 255, np.uint8)], axis=-1)
-    brought = contract(mode="rgba").bring(paper)
+    brought = model_input(mode="rgba").bring(paper)
     np.testing.assert_array_equal(brought[..., :3], ring())
     assert (brought[..., 3] == 255).all()
-    large = contract(mode="rgba").bring(np.kron(paper, np.ones((4, 4, 1), np.uint8)))
+    large = model_input(mode="rgba").bring(np.kron(paper, np.ones((4, 4, 1), np.uint8)))
     assert large.shape == (28, 28, 4)
     assert (large[..., 3] == 255).all()
 
 
-def photo(side=300, centre=(190, 100), radius=50, width=16, shade=60, noise=6):
+def photo(side=300, center=(190, 100), radius=50, width=16, shade=60, noise=6):
     """Blue ink on lighter paper, shaded to one side, grainy and saved as JPEG."""
-    ink = ring(side, centre, radius, width)[..., :1] / 255
+    ink = ring(side, center, radius, width)[..., :1] / 255
     rng = np.random.default_rng(0)
     slope = shade * (np.linspace(-0.5, 0.5, side)[:, np.newaxis, np.newaxis])
-    colours = np.array([225, 220, 205]) * (1 - ink) + np.array([40, 50, 110]) * ink
-    grainy = colours + slope + rng.normal(0, noise, (side, side, 1))
+    colors = np.array([225, 220, 205]) * (1 - ink) + np.array([40, 50, 110]) * ink
+    grainy = colors + slope + rng.normal(0, noise, (side, side, 1))
     file = io.BytesIO()
     Image.fromarray(grainy.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=80)
     return np.array(Image.open(file))
 
 
-@pytest.mark.parametrize("ground", ["dark", "bright"])
+@pytest.mark.parametrize("background", ["dark", "bright"])
 @pytest.mark.parametrize("shade", [0, 60, 180])
-def test_a_photo_becomes_a_centred_sign(ground, shade):
+def test_a_photo_becomes_a_centerd_sign(background, shade):
     """Ink is found on shaded paper, and put where MNIST has it: 20 pixels long, in the middle."""
-    brought = contract(ground).bring(photo(shade=shade))
+    brought = model_input(background).bring(photo(shade=shade))
     assert brought.shape == (28, 28, 3)
     assert brought.dtype == np.uint8
     assert (brought == brought[..., :1]).all()
-    grey = (brought if ground == "dark" else 255 - brought)[..., 0]
-    rows, columns = (np.flatnonzero((grey > 127).any(axis)) for axis in (1, 0))
+    gray = (brought if background == "dark" else 255 - brought)[..., 0]
+    rows, columns = (np.flatnonzero((gray > 127).any(axis)) for axis in (1, 0))
     for found in (rows, columns):
         assert found[0] in (4, 5)
         assert found[-1] in (23, 24)
-    assert grey.max() == 255
-    assert (grey[[0, 1, -2, -1]] == 0).all()
+    assert gray.max() == 255
+    assert (gray[[0, 1, -2, -1]] == 0).all()
     # Twenty pixels about pixel 14 begin at 4 or at 5.
-    centres = [(y, x) for y in (14, 15) for x in (14, 15)]
-    expected = [ring(28, c, 20 * 50 / 116, 20 * 16 / 116)[..., 0].astype(int) for c in centres]
-    assert min(np.abs(grey - one).mean() for one in expected) < 10
+    centers = [(y, x) for y in (14, 15) for x in (14, 15)]
+    expected = [ring(28, c, 20 * 50 / 116, 20 * 16 / 116)[..., 0].astype(int) for c in centers]
+    assert min(np.abs(gray - one).mean() for one in expected) < 10
 
 
 def test_a_thin_line_is_thickened():
     """A pen's line keeps about two pixels when it is made small."""
-    thin = contract().bring(photo(width=3, shade=0, noise=0))[..., 0]
+    thin = model_input().bring(photo(width=3, shade=0, noise=0))[..., 0]
     assert 2.0 < (thin[14] / 255).sum() / 2 < 3.5
 
 
@@ -115,7 +115,7 @@ def test_specks_are_no_ink():
     """A few dark pixels beside the sign do not move it."""
     clean, specked = photo(noise=0), photo(noise=0)
     specked[20:23, 280:283] = 0
-    difference = contract().bring(clean).astype(int) - contract().bring(specked)
+    difference = model_input().bring(clean).astype(int) - model_input().bring(specked)
     assert np.abs(difference).max() <= 2
 
 
@@ -123,19 +123,19 @@ def test_fit():
     """Resizing is that of training; it is the default where training images were resized."""
     large = np.kron(ring(), np.ones((3, 3, 1), np.uint8))
     resized = resize(large, (28, 28), "bilinear")
-    np.testing.assert_array_equal(contract().bring(large, fit="resize"), resized)
-    np.testing.assert_array_equal(contract(resized=True).bring(large), resized)
-    np.testing.assert_array_equal(contract("mixed").bring(large), resized)
-    ink = contract(resized=True).bring(large, fit="ink")
+    np.testing.assert_array_equal(model_input().bring(large, fit="resize"), resized)
+    np.testing.assert_array_equal(model_input(resized=True).bring(large), resized)
+    np.testing.assert_array_equal(model_input("mixed").bring(large), resized)
+    ink = model_input(resized=True).bring(large, fit="ink")
     assert ink.dtype == np.uint8
-    np.testing.assert_array_equal(contract().bring(large), ink)
+    np.testing.assert_array_equal(model_input().bring(large), ink)
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
 def test_an_empty_image_stays_empty(level):
     """An image without any ink becomes one: no warning, no noise made large."""
     empty = np.full((50, 40, 3), level, np.uint8)
-    brought = contract().bring(empty)
+    brought = model_input().bring(empty)
     assert brought.shape == (28, 28, 3)
     assert np.ptp(brought) == 0
     assert not written(empty[..., 0].astype(np.float32)).any()
@@ -143,10 +143,10 @@ def test_an_empty_image_stays_empty(level):
 
 def test_a_large_photo_is_found_as_a_small_one_is():
     """A photo of many pixels is looked at in fewer; the sign is the same."""
-    small = contract().bring(photo(noise=0)).astype(int)
+    small = model_input().bring(photo(noise=0)).astype(int)
     large = np.kron(photo(noise=0), np.ones((5, 5, 1), np.uint8))
-    found = contract().bring(large).astype(int)
-    # A centre between two pixels may be put on either.
+    found = model_input().bring(large).astype(int)
+    # A center between two pixels may be put on either.
     moved = [np.roll(small, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
     assert min(np.abs(found - one).mean() for one in moved) < 4
 
@@ -156,15 +156,15 @@ def test_odd_shapes(shape):
     """A sign of any shape fits, its longer side 20 pixels."""
     image = np.zeros((*shape, 3), np.uint8)
     image[1:-1, 1:-1] = 255
-    grey = contract().bring(image, "no")[..., 0] > 127
-    height, width = grey.any(1).sum(), grey.any(0).sum()
+    gray = model_input().bring(image, "no")[..., 0] > 127
+    height, width = gray.any(1).sum(), gray.any(0).sum()
     assert max(height, width) in (19, 20)
     assert (height > width) == (shape[0] > shape[1])
 
 
 def test_genuine_digits_as_photos(mnist_idx):
     """Digits blown up, inverted and moved come back nearly as they were."""
-    from mnist_keras import sources
+    from mnist_keras.datasets import sources
 
     images = sources.load("mnist", mnist_idx, channels=3).images[:200]
     off = []
@@ -172,7 +172,7 @@ def test_genuine_digits_as_photos(mnist_idx):
         large = np.asarray(Image.fromarray(image).resize((280, 280), Image.Resampling.BICUBIC))
         page = np.full((400, 500, 3), 235, np.uint8)
         page[90:370, 30:310] = np.minimum(235, 255 - large)
-        off.append(np.abs(contract().bring(page).astype(int) - image).mean())
+        off.append(np.abs(model_input().bring(page).astype(int) - image).mean())
     # Two different digits are 50 levels apart on average.
     assert np.mean(off) < 12
     assert np.quantile(off, 0.95) < 22

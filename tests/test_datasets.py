@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from mnist_keras import Batches, image_dataset_from_directory, sources
-from mnist_keras.image_folder.findings import ImageFolderError
-from mnist_keras.splits import split_indices
+from mnist_keras import Batches, image_dataset_from_directory
+from mnist_keras.datasets import sources
+from mnist_keras.datasets.image_folder.findings import ImageFolderError
+from mnist_keras.datasets.splits import draw, split_indices
 
 FORMATS = [
     pytest.param(name, marks=pytest.mark.skipif(not importlib.util.find_spec(package), reason=why))
@@ -28,7 +29,7 @@ def arrays(dataset):
 @pytest.fixture
 def digits():
     """500 of scikit-learn's digits, 50 of each class."""
-    return sources.draw(sources.load("digits"), 50, seed=0)[0]
+    return draw(sources.load("digits"), 50, seed=0)[0]
 
 
 def test_stratified_split_is_forty_and_ten(digits):
@@ -53,9 +54,9 @@ def test_split_depends_on_contents_and_seed_alone(digits):
         _, validation = split_indices(digits, 0.2, 3, stratify)
         _, shuffled = split_indices(digits.take(order), 0.2, 3, stratify)
         _, other = split_indices(digits, 0.2, 4, stratify)
-        chosen = set(digits.digests[validation])
-        assert chosen == set(digits.take(order).digests[shuffled])
-        assert chosen != set(digits.digests[other])
+        chosen = set(digits.fingerprints[validation])
+        assert chosen == set(digits.take(order).fingerprints[shuffled])
+        assert chosen != set(digits.fingerprints[other])
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, 0.0001])

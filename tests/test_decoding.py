@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_keras.image_folder.decoding import BadImageError, decode, read_file
-from mnist_keras.image_folder.endings import end_of, has_all_rows
+from mnist_keras.datasets.image_folder.decoding import BadImageError, decode, read_file
+from mnist_keras.datasets.image_folder.truncation import end_of, has_all_rows
 
 pytestmark = pytest.mark.any_backend
 
@@ -29,8 +29,8 @@ def read(content, color_mode="grayscale"):
     return decode(content, color_mode, lambda kind, reason="": remarks.append(kind)), remarks
 
 
-def alpha(grey, opacity):
-    return Image.merge("LA", [Image.fromarray(grey), Image.new("L", grey.shape[::-1], opacity)])
+def alpha(gray, opacity):
+    return Image.merge("LA", [Image.fromarray(gray), Image.new("L", gray.shape[::-1], opacity)])
 
 
 def declare(content, width, height):
@@ -40,7 +40,7 @@ def declare(content, width, height):
 
 
 def as_png(image, rows, interlaced=0):
-    """Return a PNG of 8-bit grey with these rows, whatever they are."""
+    """Return a PNG of 8-bit gray with these rows, whatever they are."""
     header = struct.pack(">IIBBBBB", image.shape[1], image.shape[0], 8, 0, 0, 0, interlaced)
     content = b"\x89PNG\r\n\x1a\n"
     packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
@@ -65,7 +65,7 @@ def at_a_restart(image):
 
 
 @pytest.mark.parametrize("color_mode", ["grayscale", "rgb", "rgba"])
-def test_grey_png_is_read_as_it_is(picture, color_mode):
+def test_gray_png_is_read_as_it_is(picture, color_mode):
     """The values of a plain PNG arrive unchanged, in the channels asked for."""
     found, remarks = read(encode(picture(0)), color_mode)
     channels = {"grayscale": 1, "rgb": 3, "rgba": 4}[color_mode]
@@ -77,20 +77,20 @@ def test_grey_png_is_read_as_it_is(picture, color_mode):
 
 
 CONVERSIONS = {
-    "bmp": (lambda grey: encode(grey, "BMP"), []),
-    "gif": (lambda grey: encode(grey, "GIF"), ["palette"]),
-    "rgb": (lambda grey: encode(Image.fromarray(grey).convert("RGB")), ["grey_in_rgb"]),
-    "palette": (lambda grey: encode(Image.fromarray(grey).convert("P")), ["palette"]),
-    "opaque": (lambda grey: encode(alpha(grey, 255)), ["opaque_alpha"]),
-    "16 bits": (lambda grey: encode(grey.astype(np.uint16) * 257), ["sixteen_bit"]),
-    "1 bit": (lambda grey: encode(Image.fromarray(grey > 127)), ["one_bit"]),
+    "bmp": (lambda gray: encode(gray, "BMP"), []),
+    "gif": (lambda gray: encode(gray, "GIF"), ["palette"]),
+    "rgb": (lambda gray: encode(Image.fromarray(gray).convert("RGB")), ["gray_in_rgb"]),
+    "palette": (lambda gray: encode(Image.fromarray(gray).convert("P")), ["palette"]),
+    "opaque": (lambda gray: encode(alpha(gray, 255)), ["opaque_alpha"]),
+    "16 bits": (lambda gray: encode(gray.astype(np.uint16) * 257), ["sixteen_bit"]),
+    "1 bit": (lambda gray: encode(Image.fromarray(gray > 127)), ["one_bit"]),
     "cmyk": (
-        lambda grey: encode(Image.fromarray(grey).convert("CMYK"), "JPEG", quality=100),
+        lambda gray: encode(Image.fromarray(gray).convert("CMYK"), "JPEG", quality=100),
         ["cmyk"],
     ),
-    "profile": (lambda grey: encode(grey, icc_profile=b"x" * 200), ["colour_profile"]),
-    "trailing": (lambda grey: encode(grey) + b"junk", ["trailing_bytes"]),
-    "no jfif": (lambda grey: without_jfif(encode(grey, "JPEG", quality=100)), []),
+    "profile": (lambda gray: encode(gray, icc_profile=b"x" * 200), ["color_profile"]),
+    "trailing": (lambda gray: encode(gray) + b"junk", ["trailing_bytes"]),
+    "no jfif": (lambda gray: without_jfif(encode(gray, "JPEG", quality=100)), []),
 }
 
 
@@ -102,15 +102,15 @@ def without_jfif(content):
 
 @pytest.mark.parametrize("case", CONVERSIONS)
 def test_conversions_that_keep_the_meaning(picture, case):
-    """Other encodings of a grey picture give its values, and say what was done."""
+    """Other encodings of a gray picture give its values, and say what was done."""
     make, expected = CONVERSIONS[case]
-    grey = picture(1)
-    found, remarks = read(make(grey))
-    wanted = np.where(grey > 127, 255, 0) if case == "1 bit" else grey
+    gray = picture(1)
+    found, remarks = read(make(gray))
+    wanted = np.where(gray > 127, 255, 0) if case == "1 bit" else gray
     tolerance = 6 if case in ("cmyk", "no jfif") else 1 if case in ("gif", "palette") else 0
     np.testing.assert_allclose(found[..., 0].astype(int), wanted, atol=tolerance)
-    assert [kind for kind in remarks if kind != "grey_in_rgb"] == [
-        kind for kind in expected if kind != "grey_in_rgb"
+    assert [kind for kind in remarks if kind != "gray_in_rgb"] == [
+        kind for kind in expected if kind != "gray_in_rgb"
     ]
     assert set(expected) <= set(remarks)
 
@@ -122,11 +122,11 @@ def test_16_bits_are_scaled_and_rounded():
     np.testing.assert_array_equal(found[..., 0], np.floor(deep / 257 + 0.5))
 
 
-def test_colour_read_as_grey_is_said(picture):
-    """Colours that are lost are another thing than grey in three channels."""
-    colours = np.stack([picture(n) for n in range(3)], axis=-1)
-    assert "colour_lost" in read(encode(colours))[1]
-    assert read(encode(colours), "rgb")[1] == []
+def test_color_read_as_gray_is_said(picture):
+    """Colors that are lost are another thing than gray in three channels."""
+    colors = np.stack([picture(n) for n in range(3)], axis=-1)
+    assert "color_lost" in read(encode(colors))[1]
+    assert read(encode(colors), "rgb")[1] == []
 
 
 def test_what_is_no_image_is_named(picture):
@@ -196,8 +196,8 @@ def test_transparent_pixels_are_read_where_they_are_asked_for(picture):
 def test_whole_jpegs_are_no_truncated_ones(picture, options):
     """No whole JPEG is taken for one whose end came too early."""
     for number in range(20):
-        colours = np.stack([picture(number + n, 50, 37) for n in range(3)], axis=-1)
-        content = encode(colours, "JPEG", **options)
+        colors = np.stack([picture(number + n, 50, 37) for n in range(3)], axis=-1)
+        content = encode(colors, "JPEG", **options)
         assert read(content, "rgb")[1] == []
         assert read(content[:-2] + b"\xff\xff\xff\xd9", "rgb")[1] == []  # fill bytes are legal
 
@@ -210,9 +210,9 @@ def test_whole_pngs_have_all_their_rows(picture, mode, size):
     content = encode(image.convert(mode) if mode != "I;16" else picture(0, *size).astype("u2"))
     assert has_all_rows(content)
     assert not has_all_rows(declare(content, size[1], size[0] + 1))
-    grey = picture(0, *size)
-    found, _ = read(as_png(grey, adam7(grey), interlaced=1))
-    np.testing.assert_array_equal(found[..., 0], grey)
+    gray = picture(0, *size)
+    found, _ = read(as_png(gray, adam7(gray), interlaced=1))
+    np.testing.assert_array_equal(found[..., 0], gray)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -285,8 +285,8 @@ def test_mutants_are_refused_or_what_pillow_says(picture, format, color_mode):
     rng = np.random.default_rng([len(format), len(color_mode)])
     accepted = refused = 0
     for number in range(8):
-        colours = np.stack([picture(number + n, 20 + number, 24) for n in range(3)], axis=-1)
-        image = colours if number % 2 else picture(number)
+        colors = np.stack([picture(number + n, 20 + number, 24) for n in range(3)], axis=-1)
+        image = colors if number % 2 else picture(number)
         for content in mutants(encode(image, format), rng, 50):
             try:
                 found, _ = read(content, color_mode)

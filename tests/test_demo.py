@@ -23,13 +23,15 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from mnist_keras import demo, sources
 from mnist_keras.cli.train import train_model
-from mnist_keras.explanations import hires_cam, occlusion
-from mnist_keras.image_folder.decoding import BadImageError
-from mnist_keras.model_files import save_model
-from mnist_keras.settings import Settings
-from mnist_keras.training import Data
+from mnist_keras.datasets import sources
+from mnist_keras.datasets.image_folder.decoding import BadImageError
+from mnist_keras.datasets.splits import draw
+from mnist_keras.explanations.maps import hires_cam, occlusion
+from mnist_keras.inference import demo
+from mnist_keras.inference.model_file import save_model
+from mnist_keras.training.data import Data
+from mnist_keras.training.settings import Settings
 
 # The module; in its package the name is the command's.
 command = importlib.import_module("mnist_keras.cli.demo")
@@ -38,7 +40,7 @@ PATIENCE = 60  # seconds
 
 def trained_on_digits(**settings):
     digits = sources.load("digits", channels=3)
-    return train_model(Settings(**settings), 0, Data(*sources.draw(digits, 20, 0)))
+    return train_model(Settings(**settings), 0, Data(*draw(digits, 20, 0)))
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +132,7 @@ def test_answer_is_what_the_model_makes_of_the_drawing(networks, name):
     found = demo.answer(trained, SEVEN)
 
     rgb = np.asarray(Image.open(io.BytesIO(SEVEN)))
-    image = trained.card.contract.bring(rgb)
+    image = trained.card.input.bring(rgb)
     logits = trained.model.predict_on_batch(image[np.newaxis].astype("float32") / 255)[0]
     odds = np.exp(logits.astype(float) - logits.max())
     assert found["probabilities"] == pytest.approx(odds / odds.sum(), abs=1e-6)
@@ -146,7 +148,7 @@ def test_answer_is_what_the_model_makes_of_the_drawing(networks, name):
 
 @pytest.mark.parametrize("paper", [drawing(), png(np.zeros((50, 70), np.uint8))])
 def test_an_empty_paper_has_no_class(networks, paper):
-    """Without anything drawn there is an image of the ground, but no class."""
+    """Without anything drawn there is an image of the background, but no class."""
     found = demo.answer(networks["basic_net"], paper)
     assert found["class"] is found["probabilities"] is found["map"] is None
     assert not pixels_of(found["image"]).any()
@@ -425,7 +427,7 @@ def test_stdout_is_the_address_that_the_browser_opens(opened, model_file):
 
 @pytest.mark.any_backend
 def test_without_a_file_the_report_s_network_is_trained(opened, networks, monkeypatch):
-    """The default model has the report's settings and seed 0 on the data that `train` draws."""
+    """The default model has the original's settings and seed 0 on the data that `train` draws."""
     asked = []
     monkeypatch.setattr(
         command, "train_model", lambda *given: asked.append(given) or networks["cnn"]
@@ -533,7 +535,7 @@ def test_a_browser_shows_what_the_model_makes_of_strokes(networks, browser, kind
         logits = trained.model.predict_on_batch(shown[np.newaxis].astype("float32") / 255)[0]
         odds = np.exp(logits.astype(float) - logits.max())
         drawn = pixels_of(browser.execute_script("return arguments[0].toDataURL()", canvas))
-        assert np.array_equal(shown, trained.card.contract.bring(drawn[..., :3]))
+        assert np.array_equal(shown, trained.card.input.bring(drawn[..., :3]))
         scale = drawn.shape[0] / canvas.size["height"]
         middle = drawn.shape[0] // 2
         for x, y in [(0, -120), (40, 0), (-40, 0), (0, 120)]:  # on the strokes

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mnist_keras.embeddings import features, nearest_neighbour_score, tsne
+from mnist_keras.explanations.embeddings import features, nearest_neighbor_score, tsne
 
 
 def test_features_are_what_the_last_layer_takes(trained, digits_data):
@@ -27,8 +27,8 @@ def test_score_is_leave_one_out():
     distances = np.linalg.norm(vectors[:, np.newaxis] - vectors, axis=-1)
     np.fill_diagonal(distances, np.inf)
     expected = (labels[distances.argmin(1)] == labels).mean()
-    assert nearest_neighbour_score(vectors, labels) == expected
-    assert nearest_neighbour_score(np.array([[0.0], [0.1], [5.0]]), np.array([1, 1, 2])) == 2 / 3
+    assert nearest_neighbor_score(vectors, labels) == expected
+    assert nearest_neighbor_score(np.array([[0.0], [0.1], [5.0]]), np.array([1, 1, 2])) == 2 / 3
 
 
 @pytest.mark.any_backend
@@ -39,7 +39,7 @@ def test_tsne_keeps_groups_and_repeats():
     vectors = rng.normal(size=(60, 8)) + 20 * np.eye(8)[labels]
     found = tsne(vectors, seed=1)
     assert found.shape == (60, 2)
-    assert nearest_neighbour_score(found, labels) == 1
+    assert nearest_neighbor_score(found, labels) == 1
     np.testing.assert_array_equal(found, tsne(vectors, seed=1))
     assert tsne(vectors[:10]).shape == (10, 2)
     with pytest.raises(ValueError, match="needs 10 images"):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mnist_keras.encoders import count_parameters, encoder, small_cnn
-from mnist_keras.networks import get_weights
+from mnist_keras.models.encoders import count_parameters, encoder, small_cnn
+from mnist_keras.training.networks import get_weights
 
 
 @pytest.mark.any_backend

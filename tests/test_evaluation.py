@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from mnist_keras.evaluation import evaluate
-from mnist_keras.statistics import wilson_interval
+from mnist_keras._foundations.statistics import wilson_interval
+from mnist_keras.inference.evaluation import evaluate
 
 pytestmark = pytest.mark.any_backend
 

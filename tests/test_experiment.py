@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mnist_keras.experiment import (
-    REPORT_TABLES,
+from mnist_keras.experiments.experiment import (
+    ORIGINAL_TABLES,
     built_in,
     find,
     folder,
@@ -13,7 +13,7 @@ from mnist_keras.experiment import (
     load,
     to_document,
 )
-from mnist_keras.settings import ACTIVATIONS, ExperimentError
+from mnist_keras.training.settings import ACTIVATIONS, ExperimentError
 
 pytestmark = pytest.mark.any_backend
 
@@ -65,8 +65,8 @@ def test_to_document_and_back(name):
 
 
 def test_built_in_experiments_carry_the_report():
-    """The report's tables come first, each with its section, claim and numbers."""
-    assert tuple(built_in())[:4] == REPORT_TABLES
+    """The original's tables come first, each with its section, claim and numbers."""
+    assert tuple(built_in())[:4] == ORIGINAL_TABLES
     experiments = {name: load(path) for name, path in built_in().items()}
     for experiment in experiments.values():
         assert experiment.title
@@ -94,7 +94,7 @@ def test_built_in_experiments_carry_the_report():
 
 def test_find(tmp_path):
     """Names, paths and `all` can be mixed; each experiment is found once."""
-    assert [e.name for e in find([])] == list(REPORT_TABLES)
+    assert [e.name for e in find([])] == list(ORIGINAL_TABLES)
     assert [e.name for e in find(["all"])] == list(built_in())
     path = write(tmp_path, GOOD)
     assert [e.name for e in find(["loss", str(path), "loss"])] == ["loss", "mine"]
@@ -165,4 +165,4 @@ def test_experiments_are_found_outside_the_checkout(monkeypatch, tmp_path):
     """The folder does not depend on where the program is started."""
     monkeypatch.chdir(tmp_path)
     assert folder().is_dir()
-    assert set(REPORT_TABLES) <= set(built_in())
+    assert set(ORIGINAL_TABLES) <= set(built_in())

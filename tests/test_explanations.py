@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mnist_keras import backends
-from mnist_keras.erasure import erasure
-from mnist_keras.explanations import (
+from mnist_keras._foundations import backends
+from mnist_keras.explanations.erasure import erasure
+from mnist_keras.explanations.maps import (
     ExplanationError,
     convolutions,
     grad_cam,
     hires_cam,
     occlusion,
 )
+from mnist_keras.models.prediction import predict, softmax
 from mnist_keras.portable import GlorotUniform
-from mnist_keras.prediction import predict, softmax
 
 
 def after_convolution(layer):
@@ -144,7 +144,7 @@ def test_occlusion_is_its_definition(linear, images):
             total[where] += log_probability(image) - log_probability(covered)
             count[where] += 1
     expected = (total / count).clip(0)
-    found = occlusion(linear, images[:1], np.array([label]), patch=4, stride=3, ground=100)
+    found = occlusion(linear, images[:1], np.array([label]), patch=4, stride=3, background=100)
     np.testing.assert_allclose(found[0], expected / expected.max(), atol=1e-4)
 
 
@@ -250,13 +250,13 @@ def test_erasure_erases_what_it_says():
 
 MAPS = """
 import sys
-from mnist_keras import backends
+from mnist_keras._foundations import backends
 backends.use(backends.choose())
 import numpy as np
 from pathlib import Path
-from mnist_keras import sources
-from mnist_keras.explanations import grad_cam, hires_cam, occlusion
-from mnist_keras.model_files import load_model
+from mnist_keras.datasets import sources
+from mnist_keras.explanations.maps import grad_cam, hires_cam, occlusion
+from mnist_keras.inference.model_file import load_model
 model = load_model(Path(sys.argv[1])).model
 images = sources.load("digits", channels=3).images[:12]
 classes = np.arange(12) % 10

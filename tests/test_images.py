@@ -1,9 +1,9 @@
-"""Labelled images in memory and images that are read when they are asked for."""
+"""Labeled images in memory and images that are read when they are asked for."""
 
 import numpy as np
 import pytest
 
-from mnist_keras.images import LabeledImages, LazyImages, joined, label
+from mnist_keras.datasets.images import LabeledImages, LazyImages, joined, label
 
 pytestmark = pytest.mark.any_backend
 
@@ -57,6 +57,6 @@ def test_lazy_or_not_the_images_are_the_same(lazy):
     """Order, fingerprint and choice do not depend on where the images are."""
     images, _ = lazy
     plain = label("", IMAGES, np.array([1, 0, 1, 0, 0]), ["a", "b"])
-    same = LabeledImages("", images, plain.labels, plain.class_names, plain.digests)
+    same = LabeledImages("", images, plain.labels, plain.class_names, plain.fingerprints)
     assert same.fingerprint == plain.fingerprint
     np.testing.assert_array_equal(same.canonical().images[:], plain.canonical().images)

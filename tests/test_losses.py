@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from keras import ops
 
-from mnist_keras.losses import FocalLoss, class_balanced_alpha, focal_loss
+from mnist_keras.losses.focal import FocalLoss, class_balanced_alpha, focal_loss
 
 # Keras's own conversion of PyTorch tensors, with NumPy 2 and a PyTorch that lacks the keyword.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
@@ -216,7 +216,7 @@ def test_soft_labels_are_right():
 
 @pytest.mark.parametrize("form", ["integer", "one-hot"])
 def test_probabilities_are_right(form):
-    """Probabilities down to 1e-20, normalised or not, give the oracle's value and gradient."""
+    """Probabilities down to 1e-20, normalized or not, give the oracle's value and gradient."""
     p = np.array([[0.3, 0.7, 1e-20], [1e-20, 0.5, 0.5], [1, 1e-12, 1e-13], [2, 3, 5]], "float32")
     labels = np.zeros(len(p), "int32")
     y = labels if form == "integer" else one_hot(labels, 3)

@@ -13,10 +13,11 @@ import keras
 import numpy as np
 import pytest
 
-from mnist_keras import backends, model_files
-from mnist_keras.model_files import ModelFileError, load_model, save_model
-from mnist_keras.prediction import predict
-from mnist_keras.records import RecordError
+from mnist_keras._foundations import backends
+from mnist_keras._foundations.files import FileError
+from mnist_keras.inference import model_file as model_files
+from mnist_keras.inference.model_file import ModelFileError, load_model, save_model
+from mnist_keras.models.prediction import predict
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ def card_with(**entries):
         ({"input__image_size": [28, -1]}, "image_size [28, -1]"),
         ({"input__image_size": [14, 14]}, "its weights do not fit its card"),
         ({"input__color_mode": "cmyk"}, "unknown color_mode 'cmyk'"),
-        ({"input__ground": "red"}, "unknown ground 'red'"),
+        ({"input__background": "red"}, "unknown background 'red'"),
         ({"settings__model": "os.system"}, "unknown model 'os.system'"),
         ({"settings__model": "svm"}, "unknown model 'svm'"),
         ({"settings__model": "cnn"}, "its card declares more weights than it holds"),
@@ -290,7 +291,7 @@ def test_a_failed_write_leaves_the_old_file(trained, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(RecordError, match="No space left"):
+    with pytest.raises(FileError, match="No space left"):
         save_model(path, trained("basic_net"))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["model.keras"]
@@ -298,12 +299,12 @@ def test_a_failed_write_leaves_the_old_file(trained, tmp_path, monkeypatch):
 
 LOAD = """
 import sys
-from mnist_keras import backends
+from mnist_keras._foundations import backends
 backends.use(backends.choose())
 import numpy as np
 from pathlib import Path
-from mnist_keras.model_files import load_model
-from mnist_keras.prediction import predict
+from mnist_keras.inference.model_file import load_model
+from mnist_keras.models.prediction import predict
 images = np.random.default_rng(0).integers(0, 256, (20, 28, 28, 3), dtype=np.uint8)
 np.save(sys.argv[2], predict(load_model(Path(sys.argv[1])).model, images))
 """

@@ -1,19 +1,20 @@
-"""The report's two networks."""
+"""The original's two networks."""
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from mnist_keras import basic_net, cnn, models
-from mnist_keras.models import load_torch_state, torch_state
+from mnist_keras import basic_net, cnn
+from mnist_keras.models import original as models
+from mnist_keras.models.torch_weights import load_torch_state, torch_state
 
 X = np.random.default_rng(0).random((3, 28, 28, 3), dtype=np.float32)
 
 
 @pytest.mark.parametrize(("build", "count"), [(basic_net, 1_338_634), (cnn, 21_923_258)])
 def test_parameters_and_logits(build, count):
-    """The networks have the report's parameters and return ten logits, not probabilities."""
+    """The networks have the original's parameters and return ten logits, not probabilities."""
     model = build()
     assert model.count_params() == count
     logits = ops.convert_to_numpy(model(X))

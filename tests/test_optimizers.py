@@ -92,7 +92,7 @@ def test_what_keras_optimizers_inherit(optimizer):
 
 
 @pytest.mark.parametrize("optimizer", [Adam, RAdam])
-def test_serialisable(optimizer, tmp_path):
+def test_serializable(optimizer, tmp_path):
     """The configuration gives an equal optimizer; a saved model goes on with its moments."""
     made = optimizer(0.01, beta_1=0.8, beta_2=0.99, epsilon=1e-5, weight_decay=0.1, name="mine")
     again = keras.optimizers.deserialize(keras.optimizers.serialize(made))

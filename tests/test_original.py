@@ -1,12 +1,14 @@
-"""Ours against the report's program in plain PyTorch: equal weights, logits, losses and steps."""
+"""Ours against the original's program in plain PyTorch: equal weights, logits, losses and steps."""
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from mnist_keras import Adam, FocalLoss, RAdam, basic_net, cnn, sources
-from mnist_keras.models import load_torch_state, torch_state
+from mnist_keras import Adam, FocalLoss, RAdam, basic_net, cnn
+from mnist_keras.datasets import sources
+from mnist_keras.datasets.splits import draw
+from mnist_keras.models.torch_weights import load_torch_state, torch_state
 
 BUILDS = {"basic_net": basic_net, "cnn": cnn}
 
@@ -14,7 +16,7 @@ BUILDS = {"basic_net": basic_net, "cnn": cnn}
 @pytest.fixture(scope="module")
 def digits():
     """Forty digits as the report reads them: values in [0, 1], three channels."""
-    images = sources.draw(sources.load("digits", channels=3), 4, seed=0)[0]
+    images = draw(sources.load("digits", channels=3), 4, seed=0)[0]
     order = np.random.default_rng(0).permutation(40)
     return images.images[order].astype(np.float64) / 255, images.labels[order]
 
@@ -32,12 +34,12 @@ def floatx(request):
 
 
 @pytest.fixture(params=["basic_net", "cnn"])
-def pair(request, report_program, floatx):
+def pair(request, original_program, floatx):
     """The same network twice, with the weights of ours: ours, and the original's."""
     import torch
 
     ours = BUILDS[request.param]()
-    theirs = {"basic_net": report_program.Net, "cnn": report_program.CNN}[request.param]()
+    theirs = {"basic_net": original_program.Net, "cnn": original_program.CNN}[request.param]()
     theirs.to(getattr(torch, floatx))
     theirs.load_state_dict({k: torch.tensor(v) for k, v in torch_state(ours).items()})
     return ours, theirs.eval()
@@ -55,7 +57,7 @@ def torch_images(x, floatx):
     return torch.tensor(np.ascontiguousarray(x.transpose(0, 3, 1, 2), floatx))
 
 
-def test_equal_logits_and_losses(pair, digits, floatx, report_program):
+def test_equal_logits_and_losses(pair, digits, floatx, original_program):
     """Log-softmax of our logits is the original's output; both losses are equal."""
     import torch
 
@@ -63,7 +65,7 @@ def test_equal_logits_and_losses(pair, digits, floatx, report_program):
     x, y = digits
     with torch.no_grad():
         output = theirs(torch_images(x, floatx))
-        focal = float(report_program.FocalLoss()(output, torch.tensor(y)))
+        focal = float(original_program.FocalLoss()(output, torch.tensor(y)))
         cross_entropy = float(torch.nn.functional.cross_entropy(output, torch.tensor(y)))
     logits = ours(x.astype(floatx))
 

@@ -6,8 +6,8 @@ import pytest
 from keras import ops
 
 from mnist_keras import Dropout, FanInUniform, GlorotUniform, HeUniform, SpatialDropout2D
+from mnist_keras._foundations.seeds import generator
 from mnist_keras.portable import _mix
-from mnist_keras.seeds import generator
 
 
 def test_fan_in_uniform_is_numpys():
@@ -30,8 +30,8 @@ def test_fan_in_of_kernels_and_biases():
         FanInUniform("x", fan_in=0)
 
 
-def test_initializer_is_serialisable():
-    """Its configuration gives an equal initialiser, and a clone of a layer equal weights."""
+def test_initializer_is_serializable():
+    """Its configuration gives an equal initializer, and a clone of a layer equal weights."""
     initializer = FanInUniform("fc/kernel", seed=3, fan_in=7)
     again = keras.initializers.deserialize(keras.initializers.serialize(initializer))
     shape = (4, 5)
@@ -99,8 +99,8 @@ def test_rate_holds_per_channel_per_step_and_in_all():
         assert np.all(abs(share - 0.75) < 5 * np.sqrt(0.25 * 0.75 / n))
 
 
-def test_neighbours_are_not_correlated():
-    """Masks of neighbouring steps, images, channels, seeds and layers are independent."""
+def test_neighbors_are_not_correlated():
+    """Masks of neighboring steps, images, channels, seeds and layers are independent."""
     kept = masks().astype(float) - 0.75
     pairs = {
         "steps": (kept[1:], kept[:-1]),
@@ -166,7 +166,7 @@ def test_bad_rate(rate):
 )
 @pytest.mark.parametrize("shape", [(300, 40), (3, 3, 20, 50), (5000,), (5, 40, 30)])
 def test_glorot_and_he_have_kerass_limits(ours, keras_own, shape):
-    """The range is that of Keras's initialiser of the same name; the numbers are NumPy's."""
+    """The range is that of Keras's initializer of the same name; the numbers are NumPy's."""
     weights = ops.convert_to_numpy(ours("fc/kernel", seed=3)(shape))
     limit = abs(ops.convert_to_numpy(keras_own(seed=0)(shape))).max()
     assert abs(weights).max() == pytest.approx(limit, rel=2e-3)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mnist_keras.prediction import BATCH, predict, softmax
+from mnist_keras.models.prediction import BATCH, predict, softmax
 
 
 @pytest.fixture(scope="module")

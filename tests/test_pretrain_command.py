@@ -7,23 +7,23 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from mnist_keras import best
 from mnist_keras.cli.train import changed
-from mnist_keras.experiment import find
-from mnist_keras.images import DIGEST
-from mnist_keras.model_files import CARD, ModelFileError, load_encoder, load_model
-from mnist_keras.networks import get_weights
-from mnist_keras.prediction import predict
-from mnist_keras.representation import pretrain
-from mnist_keras.settings import ExperimentError, Settings
+from mnist_keras.datasets.images import FINGERPRINT
+from mnist_keras.experiments import recipes as best
+from mnist_keras.experiments.experiment import find
+from mnist_keras.inference.model_file import CARD, ModelFileError, load_encoder, load_model
+from mnist_keras.models.prediction import predict
+from mnist_keras.training.networks import get_weights
+from mnist_keras.training.representation import pretrain
+from mnist_keras.training.settings import ExperimentError, Settings
 
 
 @pytest.fixture(scope="module")
-def unlabelled(tmp_path_factory, digits_data):
+def unlabeled(tmp_path_factory, digits_data):
     """A folder of forty images whose subfolders mean nothing."""
     from PIL import Image
 
-    folder = tmp_path_factory.mktemp("unlabelled")
+    folder = tmp_path_factory.mktemp("unlabeled")
     for number, image in enumerate(digits_data.heldout.images[:40]):
         path = folder / f"camera {number % 3}" / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
@@ -32,14 +32,14 @@ def unlabelled(tmp_path_factory, digits_data):
 
 
 @pytest.fixture(scope="module")
-def encoder_file(unlabelled, tmp_path_factory):
+def encoder_file(unlabeled, tmp_path_factory):
     """The file of an encoder that saw them for an epoch."""
     from click.testing import CliRunner
 
     from mnist_keras.cli import cli
 
     path = tmp_path_factory.mktemp("encoders") / "encoder.keras"
-    arguments = ["pretrain", unlabelled, "-o", path, "--epochs", 1, "--width", 4, "--seed", 3]
+    arguments = ["pretrain", unlabeled, "-o", path, "--epochs", 1, "--width", 4, "--seed", 3]
     result = CliRunner().invoke(cli, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
     assert "encoder, vicreg, 1 epochs of 40 images" in result.stdout
@@ -57,7 +57,7 @@ def test_pretrain_is_the_library(encoder_file, digits_data):
     assert card.settings.pretraining == "vicreg"
     assert card.metrics == {"training_loss": history.loss[0]}
     assert len(card.trained_on) == 0
-    assert card.contract.ground == "dark"
+    assert card.input.background == "dark"
 
 
 def test_an_encoder_is_no_model_and_a_model_no_encoder(encoder_file, model_file, invoke):
@@ -77,7 +77,7 @@ def test_train_from_an_encoder(encoder_file, tmp_path, invoke):
     assert result.exit_code == 0, result.output
     loaded, encoder = load_model(path), load_encoder(encoder_file)
     assert loaded.card.settings.width == 4
-    assert loaded.card.pretraining.startswith("vicreg, 1 epochs of unlabelled")
+    assert loaded.card.pretraining.startswith("vicreg, 1 epochs of unlabeled")
     weights = get_weights(loaded.model)
     for name, expected in get_weights(encoder.model).items():
         if not name.startswith("norm"):  # averages go on, also at a rate of 0
@@ -85,15 +85,15 @@ def test_train_from_an_encoder(encoder_file, tmp_path, invoke):
 
 
 @pytest.mark.any_backend
-def test_train_best_learns_from_the_pool(unlabelled, tmp_path, invoke):
+def test_train_best_learns_from_the_pool(unlabeled, tmp_path, invoke):
     """--best says what to expect; its student learns from what has no labels, or there is none."""
     path = tmp_path / "best.keras"
     common = ("--best", "-o", path, "--width", 4, "--epochs", 1, "--overwrite")
     source = ("--source", "digits", "--per-class", 5)
-    result = invoke("train", *common, *source, "--unlabelled", unlabelled)
+    result = invoke("train", *common, *source, "--unlabeled", unlabeled)
     assert result.exit_code == 0, result.output
     assert "of the held-out images (mean of seeds 0 to 4, 95 % interval" in result.stderr
-    assert f"{best.WITH_UNLABELLED.accuracy:.2f} %" in result.stderr
+    assert f"{best.WITH_UNLABELED.accuracy:.2f} %" in result.stderr
     assert "learned from, without their labels" not in result.stdout
     assert load_model(path).card.settings.self_training == "transductive"
 
@@ -111,7 +111,7 @@ def test_the_recipes_are_arms_of_the_experiment():
     """What --best trains is what the table measured."""
     (experiment,) = find(["representation"])
     arms = {arm.name: arm.settings for arm in experiment.arms}
-    for recipe in (best.LABELS_ALONE, best.WITH_UNLABELLED):
+    for recipe in (best.LABELS_ALONE, best.WITH_UNLABELED):
         assert arms[recipe.arm] == recipe.settings
         assert recipe.interval[0] < recipe.accuracy < recipe.interval[1]
 
@@ -126,7 +126,7 @@ def test_changed_settings():
     assert changed(Settings(gamma=1), {"loss": "crossentropy"}).gamma is None
     assert asdict(changed(base, {})) == asdict(base)
     with pytest.raises(ExperimentError, match="need schedule = 'one_cycle'"):
-        changed(best.WITH_UNLABELLED.settings, {"schedule": "constant"})
+        changed(best.WITH_UNLABELED.settings, {"schedule": "constant"})
 
 
 @pytest.mark.any_backend
@@ -143,9 +143,9 @@ def test_changed_settings():
         (("pretrain", "{tmp}", "-o", "{tmp}/e.keras", "--width", 9999), 2, "is not in the range"),
         (("train", "-o", "{tmp}/m.keras", "--from", "{tmp}/no.keras"), 3, "cannot be read"),
         (("train", "-o", "{tmp}/m.keras", "--from", "{tmp}/x", "--best"), 2, "leave one out"),
-        (("train", "-o", "{tmp}/m.keras", "--unlabelled", "{tmp}"), 2, "goes with --best"),
+        (("train", "-o", "{tmp}/m.keras", "--unlabeled", "{tmp}"), 2, "goes with --best"),
         (
-            ("train", "-o", "{tmp}/m.keras", "--best", "--source", "digits", "--unlabelled",
+            ("train", "-o", "{tmp}/m.keras", "--best", "--source", "digits", "--unlabeled",
              "{tmp}/no"),
             3, "No such file or directory",
         ),
@@ -163,11 +163,11 @@ def test_wrong_input_is_one_line(arguments, code, said, invoke, tmp_path):
     assert not list(tmp_path.glob("*.keras"))
 
 
-def test_an_encoder_of_other_images_is_refused(unlabelled, tmp_path, invoke):
+def test_an_encoder_of_other_images_is_refused(unlabeled, tmp_path, invoke):
     """Its first layer takes as many channels as it saw."""
-    path = tmp_path / "grey.keras"
+    path = tmp_path / "gray.keras"
     options = ("--epochs", 1, "--width", 2, "--grayscale", "--method", "simclr")
-    assert invoke("pretrain", unlabelled, "-o", path, *options).exit_code == 0
+    assert invoke("pretrain", unlabeled, "-o", path, *options).exit_code == 0
     result = invoke("train", "--from", path, "-o", tmp_path / "m.keras", "--source", "digits")
     assert result.exit_code == 2
     assert "the encoder takes 28×28×1, the images are 28×28×3" in result.stderr
@@ -187,4 +187,4 @@ def test_a_forged_encoder_is_refused(encoder_file, tmp_path):
             new.writestr(name, content)
     with pytest.raises(ModelFileError, match=r"its card cannot be read: .*an encoder of model"):
         load_encoder(forged)
-    assert load_encoder(encoder_file).card.trained_on.dtype == DIGEST
+    assert load_encoder(encoder_file).card.trained_on.dtype == FINGERPRINT

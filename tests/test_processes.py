@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mnist_keras.cli.processes import divide, work
-from mnist_keras.results import ResultsFolder
+from mnist_keras.experiments.results_folder import ResultsFolder
 
 EXPERIMENT = """
 title = "Short"

@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mnist_keras.augmentation import ELASTIC, warp
-from mnist_keras.encoders import encoder
-from mnist_keras.networks import get_weights
-from mnist_keras.representation import (
-    NTXent,
+from mnist_keras.datasets.augmentation import ELASTIC, warp
+from mnist_keras.losses.two_views import NTXent, VICReg
+from mnist_keras.models.encoders import encoder
+from mnist_keras.training.networks import get_weights
+from mnist_keras.training.representation import (
     PairedViews,
     SiameseModel,
-    VICReg,
     linear_probe,
     pretrain,
     projector,
@@ -105,7 +104,7 @@ def test_each_image_has_its_loss(projections):
 
 @pytest.fixture(scope="module")
 def images():
-    """Forty small grey images."""
+    """Forty small gray images."""
     rng = np.random.default_rng(1)
     y, x = np.mgrid[:16, :16]
     middles = rng.uniform(4, 12, (40, 2))

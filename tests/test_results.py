@@ -14,13 +14,16 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from mnist_keras import records, sources
+from mnist_keras._foundations.files import FileError
 from mnist_keras.cli import cli
-from mnist_keras.records import RecordError
-from mnist_keras.results import ResultsFolder, choose, widened
-from mnist_keras.runs import Run
-from mnist_keras.settings import Settings
-from mnist_keras.training import Data, Trainer
+from mnist_keras.datasets import sources
+from mnist_keras.datasets.splits import draw
+from mnist_keras.experiments.plan import choose, widened
+from mnist_keras.experiments.results_folder import ResultsFolder
+from mnist_keras.training.data import Data
+from mnist_keras.training.engine import Trainer
+from mnist_keras.training.run import Run
+from mnist_keras.training.settings import Settings
 
 pytestmark = pytest.mark.any_backend
 
@@ -159,7 +162,7 @@ def test_more_epochs_and_earlier_scores(run, short, finished):
 def test_choose_and_widened():
     """Of several fitting records the shortest is taken; a new one keeps the old one's scores."""
     settings = Settings(model="basic_net", epochs=2)
-    data = Data(*sources.draw(sources.load("digits", channels=3), 5, seed=0))
+    data = Data(*draw(sources.load("digits", channels=3), 5, seed=0))
     run = Run(settings=settings, seed=0, scored_at=(2,))
     record = Trainer().train(run, data)
     longer = replace(
@@ -229,7 +232,7 @@ def test_full_disk_loses_nothing(run, finished, tmp_path, monkeypatch):
         real(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(records.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         failed = run(out)
     assert failed.exit_code == 2
     assert "cannot be written: No space left on device" in failed.stderr
@@ -340,7 +343,7 @@ def test_a_folder_that_cannot_be_one(tmp_path):
     """A file in the folder's place is found before any training."""
     (tmp_path / "file").touch()
     with (
-        pytest.raises(RecordError, match="file: cannot be written"),
+        pytest.raises(FileError, match="file: cannot be written"),
         ResultsFolder(tmp_path / "file").writing(),
     ):
         pass

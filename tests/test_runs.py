@@ -2,9 +2,10 @@
 
 import pytest
 
-from mnist_keras.experiment import find
-from mnist_keras.runs import Run, fingerprint, plan
-from mnist_keras.settings import ExperimentError, Settings
+from mnist_keras.experiments.experiment import find
+from mnist_keras.experiments.plan import plan
+from mnist_keras.training.run import Run, fingerprint
+from mnist_keras.training.settings import ExperimentError, Settings
 
 pytestmark = pytest.mark.any_backend
 
@@ -82,7 +83,7 @@ def test_a_cycle_is_no_beginning_of_a_longer_one():
         ({"model": "svm", "copies": 2}, "`copies` and `augmentation` need each other"),
         ({"model": "svm", "augmentation": "affine"}, "`copies` and `augmentation` need each"),
         (
-            {"model": "nearest_neighbour", "augmentation": "affine", "copies": 1},
+            {"model": "nearest_neighbor", "augmentation": "affine", "copies": 1},
             "`copies` are for SVMs",
         ),
         ({**CYCLE, "views": 2}, "`views` need an augmentation"),
@@ -105,7 +106,7 @@ def test_bad_settings(settings, message):
 
 
 def test_the_reports_plan_is_130_cnn_epochs():
-    """The report's ten CNN trainings of 221 epochs are four Runs of 130, and one of Basic Net."""
+    """The original's ten CNN trainings of 221 epochs are four Runs of 130, and one of Basic Net."""
     arms = [arm.settings for experiment in find([]) for arm in experiment.arms]
     runs = plan(arms, [0])
     epochs = {"cnn": [], "basic_net": []}

@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import pytest
 
-from mnist_keras import runtimes
-from mnist_keras.backends import BackendError
-from mnist_keras.prediction import predict
-from mnist_keras.records import RecordError
-from mnist_keras.runtimes import FORMATS, ExportError, export
+import mnist_keras.inference.export as runtimes
+from mnist_keras._foundations.backends import BackendError
+from mnist_keras._foundations.files import FileError
+from mnist_keras.inference.export import FORMATS, ExportError, export_model
+from mnist_keras.models.prediction import predict
 
 BACKEND = keras.backend.backend()
 HERE = [name for name, about in FORMATS.items() if BACKEND in about.backends]
@@ -31,7 +31,7 @@ def test_the_runtime_gives_the_same_logits(model, format, trained, digits_data, 
     if missing := packages(format):
         pytest.skip(f"needs {missing}")
     path = tmp_path / f"model{FORMATS[format].suffix}"
-    difference = export(trained(model).model, format, path)
+    difference = export_model(trained(model).model, format, path)
     assert difference <= 1e-5
 
     images = digits_data.heldout.images[:100]
@@ -50,7 +50,7 @@ def test_other_backends_are_named(format, trained, tmp_path):
     if format in HERE:
         pytest.skip("is offered here")
     with pytest.raises(BackendError, match=r"--backend (torch|tensorflow)"):
-        export(trained("basic_net").model, format, tmp_path / "model")
+        export_model(trained("basic_net").model, format, tmp_path / "model")
 
 
 @pytest.mark.any_backend
@@ -87,10 +87,10 @@ def test_a_runtime_that_differs_is_refused(error, copying, trained, tmp_path):
     path.write_bytes(b"old")
     copying(model, error)
     with pytest.raises(ExportError, match="logits differ"):
-        export(model, "onnx", path)
+        export_model(model, "onnx", path)
     assert path.read_bytes() == b"old"
     copying(model, 0.0)
-    assert export(model, "onnx", path) < 1e-5
+    assert export_model(model, "onnx", path) < 1e-5
     assert path.read_bytes() == b"exported"
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
 
@@ -101,8 +101,8 @@ def test_only_its_own_kind_is_replaced(copying, trained, tmp_path):
     copying(model, 0.0)
     (tmp_path / "photos").mkdir()
     for path in (tmp_path / "photos", tmp_path / "photos" / "..", Path()):
-        with pytest.raises(RecordError, match="no onnx that could be replaced"):
-            export(model, "onnx", path)
+        with pytest.raises(FileError, match="no onnx that could be replaced"):
+            export_model(model, "onnx", path)
     assert not runtimes.replaceable(tmp_path / "photos", "saved_model")
     assert not runtimes.replaceable(Path(), "saved_model")
     (tmp_path / "photos" / "saved_model.pb").touch()
@@ -119,8 +119,8 @@ def test_a_failing_exporter_is_one_line(trained, tmp_path, monkeypatch):
 
     about = runtimes.Format(".onnx", {BACKEND: ()}, fail, lambda path: None)
     monkeypatch.setitem(FORMATS, "onnx", about)
-    with pytest.raises(RecordError, match=r"cannot be written: disk full$"):
-        export(trained("basic_net").model, "onnx", tmp_path / "model.onnx")
+    with pytest.raises(FileError, match=r"cannot be written: disk full$"):
+        export_model(trained("basic_net").model, "onnx", tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

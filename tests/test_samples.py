@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_keras.images import label
-from mnist_keras.samples import class_samples
+from mnist_keras.datasets.images import class_samples, label
 
 pytestmark = pytest.mark.any_backend
 
@@ -22,11 +21,11 @@ def test_the_first_eight_of_each_class(picture, channels):
     """Each class has its own images, sorted by content, in one strip; an empty class has none."""
     pictures = np.stack([picture(number) for number in range(14)])
     images = np.repeat(pictures[..., np.newaxis], channels, axis=-1)
-    labelled = label("", images, np.repeat([0, 2], [10, 4]), ["a", "b", "c"])
-    samples = class_samples(labelled)
+    labeled = label("", images, np.repeat([0, 2], [10, 4]), ["a", "b", "c"])
+    samples = class_samples(labeled)
     assert list(samples) == ["a", "c"]
     for name, count, number in (("a", 8, 0), ("c", 4, 2)):
-        own = labelled.canonical()
+        own = labeled.canonical()
         expected = np.concatenate(own.images[own.labels == number][:count].squeeze(), axis=1)
         np.testing.assert_array_equal(strip(samples[name]), expected)
 

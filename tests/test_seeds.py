@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mnist_keras.seeds import generator
+from mnist_keras._foundations.seeds import generator
 
 pytestmark = pytest.mark.any_backend
 
@@ -19,7 +19,7 @@ def test_same_key_same_numbers():
 
 
 def test_numbers_never_change():
-    """The stream is a contract: results of earlier versions have to stay reproducible."""
+    """The stream is a model_input: results of earlier versions have to stay reproducible."""
     assert generator(0, "split").integers(0, 1000, 4).tolist() == [182, 49, 673, 789]
 
 

@@ -6,8 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from mnist_keras import sources, user_data
-from mnist_keras.images import DataError
+from mnist_keras.datasets import sources
+from mnist_keras.datasets import user_images as user_data
+from mnist_keras.datasets.images import DataError
+from mnist_keras.datasets.splits import draw
 
 pytestmark = pytest.mark.any_backend
 
@@ -164,31 +166,31 @@ def test_digits_are_scikit_learns_in_mnists_format():
 def test_draw_takes_as_many_of_each_class_and_the_rest():
     """A draw and its rest are all images, each once; another seed draws others."""
     digits = sources.load("digits")
-    drawn, rest = sources.draw(digits, 50, seed=0)
+    drawn, rest = draw(digits, 50, seed=0)
 
     assert np.bincount(drawn.labels).tolist() == [50] * 10
-    both = sorted([*drawn.digests, *rest.digests])
-    assert both == sorted(digits.digests)
-    again, _ = sources.draw(digits, 50, seed=0)
-    other, _ = sources.draw(digits, 50, seed=1)
-    np.testing.assert_array_equal(again.digests, drawn.digests)
-    assert set(other.digests) != set(drawn.digests)
+    both = sorted([*drawn.fingerprints, *rest.fingerprints])
+    assert both == sorted(digits.fingerprints)
+    again, _ = draw(digits, 50, seed=0)
+    other, _ = draw(digits, 50, seed=1)
+    np.testing.assert_array_equal(again.fingerprints, drawn.fingerprints)
+    assert set(other.fingerprints) != set(drawn.fingerprints)
 
 
-def test_no_twin_of_a_drawn_image_is_held_out():
+def test_no_duplicate_of_a_drawn_image_is_held_out():
     """An image that is there twice is on one side of a draw, whichever seed draws."""
     digits = sources.load("digits")
     twice = digits.extended(digits.take(np.arange(0, 1797, 3)))
     for seed in range(5):
-        drawn, rest = sources.draw(twice, 50, seed)
+        drawn, rest = draw(twice, 50, seed)
         assert len(drawn) == 500
-        assert not set(drawn.digests) & set(rest.digests)
+        assert not set(drawn.fingerprints) & set(rest.fingerprints)
 
 
 def test_draw_of_too_many():
     """A class with too few images is named."""
     with pytest.raises(DataError, match=r"class '8' has 174 images, fewer than the 175 to draw"):
-        sources.draw(sources.load("digits"), 175, seed=0)
+        draw(sources.load("digits"), 175, seed=0)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -198,7 +200,7 @@ def test_written_folders_are_what_was_drawn(tmp_path, channels):
     train, heldout = sources.write_folders(digits, tmp_path / "out", per_class=5, seed=3)
     assert (train.name, heldout.name) == ("train-5", "heldout")
 
-    drawn, rest = sources.draw(sources.load("digits", channels=3), 5, seed=3)
+    drawn, rest = draw(sources.load("digits", channels=3), 5, seed=3)
     audited = user_data.read(tmp_path / "out").require()
     images, others = audited.images, audited.heldout
 

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from mnist_keras import sources
-from mnist_keras.images import DataError
-from mnist_keras.splits import read_splits, split_indices, split_text
-from mnist_keras.training import Data
+from mnist_keras.datasets import sources
+from mnist_keras.datasets.images import DataError
+from mnist_keras.datasets.splits import draw, read_splits, split_indices, split_text
+from mnist_keras.training.data import Data
 
 pytestmark = pytest.mark.any_backend
 
@@ -20,16 +20,16 @@ EXPERIMENT = 'title = "Short"\n[[arms]]\nname = "a"\nmodel = "basic_net"\nepochs
 
 @pytest.fixture
 def digits():
-    return sources.draw(sources.load("digits"), 10, seed=0)[0]
+    return draw(sources.load("digits"), 10, seed=0)[0]
 
 
-def test_twins_stay_together(digits):
+def test_duplicates_stay_together(digits):
     """Images with equal pixels are on one side, whichever seed splits them."""
     twice = digits.extended(digits.take(np.arange(0, 100, 7)))
     for seed in range(20):
         for stratify in (True, False):
             training, test = split_indices(twice, 0.2, seed, stratify)
-            assert not set(twice.digests[training]) & set(twice.digests[test])
+            assert not set(twice.fingerprints[training]) & set(twice.fingerprints[test])
             assert sorted([*training, *test]) == list(range(len(twice)))
 
 
@@ -61,7 +61,7 @@ def test_a_split_survives_its_file(tmp_path, digits):
 def test_another_split_is_other_data(digits):
     """Records of one split are not taken for those of another, nor of none."""
     nothing = digits.take([])
-    tests = [None, digits.digests[:20], digits.digests[1:21]]
+    tests = [None, digits.fingerprints[:20], digits.fingerprints[1:21]]
     assert len({Data(digits, nothing, test).fingerprint for test in tests}) == 3
     shuffled = np.random.default_rng(0).permutation(tests[1])
     assert (

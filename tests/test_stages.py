@@ -5,16 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mnist_keras import representation, sources, stages
-from mnist_keras.history import History, Training
-from mnist_keras.images import DataError
-from mnist_keras.networks import Networks, get_weights, one_cycle
-from mnist_keras.prediction import predict, softmax
-from mnist_keras.runs import Run
-from mnist_keras.settings import Settings
-from mnist_keras.stages import Stages
-from mnist_keras.training import Data, Trainer
-from mnist_keras.training_files import TrainingFiles
+from mnist_keras.datasets import sources
+from mnist_keras.datasets.images import DataError
+from mnist_keras.datasets.splits import draw
+from mnist_keras.experiments.results_folder import TrainingFiles
+from mnist_keras.models.prediction import predict, softmax
+from mnist_keras.training import representation, stages
+from mnist_keras.training.data import Data
+from mnist_keras.training.engine import Trainer
+from mnist_keras.training.networks import Networks, get_weights, one_cycle
+from mnist_keras.training.record import History, Training
+from mnist_keras.training.run import Run
+from mnist_keras.training.settings import Settings
+from mnist_keras.training.stages import Stages
 
 ONE = Settings(
     model="small_cnn",
@@ -39,7 +42,7 @@ PROBE = replace(ONE, pretraining="simclr", pretraining_epochs=1, frozen=True)
 @pytest.fixture(scope="module")
 def data():
     """Fifty digits to train and test on, and sixty held out."""
-    images, heldout = sources.draw(sources.load("digits", channels=1), 5, seed=0)
+    images, heldout = draw(sources.load("digits", channels=1), 5, seed=0)
     return Data(images, heldout.take(np.arange(60)))
 
 
@@ -104,7 +107,7 @@ def test_what_arms_share_is_trained_once(data, monkeypatch, train):
         alone = train(settings, data)
         assert alone.loss == record.loss
         assert len(alone.loss) == settings.all_epochs
-        assert alone.digests == record.digests
+        assert alone.fingerprints == record.fingerprints
         np.testing.assert_array_equal(classes(alone), classes(record))
 
 
@@ -123,7 +126,7 @@ def test_trainings_survive_in_a_folder(data, tmp_path, monkeypatch, train):
         again = train(settings, data, TrainingFiles(files.path))
     assert again.loss == first.loss
     assert again.seconds == first.seconds
-    assert again.digests == first.digests
+    assert again.fingerprints == first.fingerprints
     np.testing.assert_array_equal(again.accuracy, first.accuracy)
     np.testing.assert_array_equal(classes(again), classes(first))
 
@@ -171,7 +174,7 @@ def test_labels_of_the_pool_decide_nothing(settings, data, train):
     first = train(settings, data)
     second = train(settings, replace(data, heldout=wrong))
     assert second.loss == first.loss
-    order = [data.heldout.digests.tolist().index(name) for name in wrong.digests.tolist()]
+    order = [data.heldout.fingerprints.tolist().index(name) for name in wrong.fingerprints.tolist()]
     np.testing.assert_array_equal(
         second.scores[settings.all_epochs].heldout,
         first.scores[settings.all_epochs].heldout[order],
@@ -184,7 +187,7 @@ def test_inductive_students_never_see_what_they_are_scored_on(data, monkeypatch,
     learned = []
 
     def note(self, members, pool):
-        learned.append(set(pool.digests.tolist()))
+        learned.append(set(pool.fingerprints.tolist()))
         # A student that says 0 or 1 of everything, to know who has spoken.
         bias = np.zeros(10, "float32")
         bias[len(learned) - 1] = 100
@@ -196,7 +199,7 @@ def test_inductive_students_never_see_what_they_are_scored_on(data, monkeypatch,
     assert len(learned[0]) == len(learned[1]) == 30
     assert not learned[0] & learned[1]
     given = record.scores[INDUCTIVE.all_epochs]
-    for name, student in zip(data.heldout.digests.tolist(), given.heldout, strict=True):
+    for name, student in zip(data.heldout.fingerprints.tolist(), given.heldout, strict=True):
         assert name not in learned[student]
     assert set(given.test.tolist()) == {0}
 
@@ -226,9 +229,9 @@ def test_a_student_learns_what_the_members_say(data, monkeypatch, train, network
 
 
 @pytest.mark.any_backend
-def test_the_next_round_is_labelled_by_all_students(data, monkeypatch, train):
+def test_the_next_round_is_labeled_by_all_students(data, monkeypatch, train):
     """Each member has a student; the last one goes on from the first of them."""
-    taught, labelled_by = [], []
+    taught, labeled_by = [], []
     teach, mean = Stages._taught, Stages._mean
 
     def note(self, teacher, number, pool, soft):
@@ -237,7 +240,7 @@ def test_the_next_round_is_labelled_by_all_students(data, monkeypatch, train):
         return student
 
     def listen(self, trainings, images):
-        labelled_by.append(trainings)
+        labeled_by.append(trainings)
         return mean(self, trainings, images)
 
     monkeypatch.setattr(Stages, "_taught", note)
@@ -245,7 +248,7 @@ def test_the_next_round_is_labelled_by_all_students(data, monkeypatch, train):
     record = train(TWO_ROUNDS, data)
     assert len(record.loss) == TWO_ROUNDS.all_epochs == 2 * 2 + 2 + 1
     (one, first, soft), (two, second, same), (third, last, other) = taught
-    assert [list(map(id, trainings)) for trainings in labelled_by] == [
+    assert [list(map(id, trainings)) for trainings in labeled_by] == [
         [id(one), id(two)],
         [id(first), id(second)],
         [id(last)],
@@ -285,8 +288,8 @@ def test_no_pool_and_no_number(data, train):
 def test_another_pool(data, train):
     """Images without labels may be others than the held-out ones."""
     others = sources.load("digits", channels=1).take(np.arange(200, 230))
-    record = train(TRANSDUCTIVE, replace(data, unlabelled=others))
-    assert record.n_unlabelled == 30
+    record = train(TRANSDUCTIVE, replace(data, unlabeled=others))
+    assert record.n_unlabeled == 30
     assert record.n_training == 40
     assert record.data_fingerprint != data.fingerprint
-    assert train(ONE, data).n_unlabelled == 0
+    assert train(ONE, data).n_unlabeled == 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mnist_keras.statistics import (
+from mnist_keras._foundations.statistics import (
     mcnemar_p,
     mean_and_spread,
     sign_flip_p,

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -14,12 +15,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_keras import exports, figures, page, records, rows, tables
-from mnist_keras.experiment import Arm, Claim, Experiment
-from mnist_keras.records import Mistakes, Record, RecordError, Score
-from mnist_keras.results import Plan
-from mnist_keras.runs import Run
-from mnist_keras.settings import Settings
+from mnist_keras._foundations import files
+from mnist_keras._foundations.files import FileError
+from mnist_keras._foundations.pictures import encode
+from mnist_keras.experiments.experiment import Arm, Claim, Experiment
+from mnist_keras.experiments.plan import Plan
+from mnist_keras.experiments.report import csv_json as exports
+from mnist_keras.experiments.report import figures, page, rows, tables
+from mnist_keras.training import record as records
+from mnist_keras.training.record import Mistakes, Record, RecordError, Score
+from mnist_keras.training.run import Run
+from mnist_keras.training.settings import Settings
 
 pytestmark = pytest.mark.any_backend
 
@@ -41,7 +47,7 @@ def record(seed, settings=None, correct=90, heldout=1000, diverged=None, scored_
         data_fingerprint="abc",
         class_names=tuple("0123456789"),
         n_training=400,
-        n_unlabelled=0,
+        n_unlabeled=0,
         test_labels=labels,
         heldout_labels=others,
         loss=tuple(loss),
@@ -61,7 +67,7 @@ def record(seed, settings=None, correct=90, heldout=1000, diverged=None, scored_
             if not diverged or epoch < diverged
         },
         diverged=diverged,
-        digests={"weights": "w", "masks": "m", "batches": "b"},
+        fingerprints={"weights": "w", "masks": "m", "batches": "b"},
         versions=VERSIONS,
     )
 
@@ -116,7 +122,7 @@ def test_a_record_survives_writing_and_reading(tmp_path):
     assert found.run == original.run
     assert found.run.scored_at == (1, 10)
     assert found.loss == original.loss
-    assert found.digests == original.digests
+    assert found.fingerprints == original.fingerprints
     assert found.versions == VERSIONS
     assert found.scores.keys() == original.scores.keys()
     for epoch, score in original.scores.items():
@@ -162,14 +168,14 @@ def test_a_damaged_record_is_named(tmp_path, damage, message):
 def test_writing_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
     """A failure before the end keeps the old content and leaves nothing else behind."""
     path = tmp_path / "file"
-    records.write(path, b"old")
+    files.write(path, b"old")
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records.os, "fsync", full)
-    with pytest.raises(RecordError, match="file: cannot be written: No space left on device"):
-        records.write(path, b"new")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FileError, match="file: cannot be written: No space left on device"):
+        files.write(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -319,12 +325,12 @@ def test_figures_are_pictures_and_always_the_same_bytes(results):
     assert set(drawn) == {"loss", "accuracy", "differences", "confusion"}
     again = figures.all_figures(results)
     for name, figure in drawn.items():
-        png = figures.encode(figure, "png")
+        png = encode(figure, "png")
         assert min(Image.open(io.BytesIO(png)).size) > 200
-        assert png == figures.encode(again[name], "png")
-        svg = figures.encode(figure, "svg")
+        assert png == encode(again[name], "png")
+        svg = encode(figure, "svg")
         assert svg.startswith(b"<?xml")
-        assert svg == figures.encode(again[name], "svg")
+        assert svg == encode(again[name], "svg")
     assert set(figures.all_figures(results_of())) == {"loss", "accuracy"}
 
 
@@ -390,11 +396,9 @@ def staged_results():
         for own in settings.values():
             end = own.all_epochs
             one = record(seed, own, 90 - seed, scored_at=(end,))
-            unlabelled = 1000 if own.uses_heldout else 0
+            unlabeled = 1000 if own.uses_heldout else 0
             epochs = tuple([1.0, math.nan] * (end // 2)) if own.model != "svm" else ()
-            done.append(
-                replace(one, n_unlabelled=unlabelled, loss=epochs[::2] * 2, accuracy=epochs)
-            )
+            done.append(replace(one, n_unlabeled=unlabeled, loss=epochs[::2] * 2, accuracy=epochs))
     return rows.results(plan, done)
 
 
@@ -424,16 +428,16 @@ def test_numbers_that_are_not_there_are_null():
 
 
 def test_figure_of_arms_of_stages():
-    """Where no curves can be drawn, held-out accuracies are, coloured by what was learned from."""
+    """Where no curves can be drawn, held-out accuracies are, colored by what was learned from."""
     drawn = figures.all_figures(staged_results())
     assert set(drawn) == {"heldout", "confusion"}
     (axes,) = drawn["heldout"].axes
     assert [label.get_text() for label in axes.get_yticklabels()] == [
         *("SVM", "network", "student", "halves")
     ]
-    colours = [line.get_color() for line in axes.lines if len(line.get_xdata()) == 1]
-    assert len(set(colours)) == 3
-    assert colours[2] == colours[3]
+    colors = [line.get_color() for line in axes.lines if len(line.get_xdata()) == 1]
+    assert len(set(colors)) == 3
+    assert colors[2] == colors[3]
     assert axes.xaxis.get_major_formatter()(5, None) == "95"
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_keras import portrait
-from mnist_keras.classification import classify, image_files, labelled_images
-from mnist_keras.explanations import ExplanationError
-from mnist_keras.images import DataError
-from mnist_keras.model_files import load_model
-from mnist_keras.prediction import predict, softmax
-from mnist_keras.results import ResultsFolder
+from mnist_keras.datasets.images import DataError
+from mnist_keras.experiments.results_folder import ResultsFolder
+from mnist_keras.explanations.maps import ExplanationError
+from mnist_keras.inference import portrait
+from mnist_keras.inference.classification import classify, image_files, labeled_images
+from mnist_keras.inference.model_file import load_model
+from mnist_keras.models.prediction import predict, softmax
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def test_train_is_the_run(invoke, tmp_path):
     assert card.metrics["heldout"]["accuracy"] == right.mean()
     assert f"held-out accuracy {100 * right.mean():.2f} % [" in result.stdout
     assert card.versions["backend"] == keras.backend.backend()
-    assert card.contract.ground == "dark"
-    assert not card.contract.resized
+    assert card.input.background == "dark"
+    assert not card.input.resized
 
 
 @pytest.mark.any_backend
@@ -231,7 +231,7 @@ def test_a_model_without_finite_answers(trained, folder):
     spoilt = replace(trained("basic_net"), model=model)
     for found in classify(spoilt, image_files(folder)):
         assert found.reason == "the model's probabilities are not finite numbers"
-    images = labelled_images(folder, spoilt.card)
+    images = labeled_images(folder, spoilt.card)
     with pytest.raises(ExplanationError, match="not finite"):
         next(portrait.draw(spoilt, images))
 
@@ -243,7 +243,7 @@ def test_evaluate_command(invoke, model_file, trained, folder, tmp_path):
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert document == json.loads((out / "evaluation.json").read_text())
-    images = labelled_images(folder, trained("cnn").card)
+    images = labeled_images(folder, trained("cnn").card)
     given = predict(trained("cnn").model, images.images).argmax(1)
     assert document["n"] == 60
     assert document["accuracy"] == (given == images.labels).mean()
@@ -273,16 +273,16 @@ def test_evaluate_knows_what_was_trained_on(invoke, model_file, digits_data, tra
 
 @pytest.mark.any_backend
 def test_held_out_images_are_taken(trained, digits_data, write_images, tmp_path):
-    """Of a folder with held-out images these are labelled; class names decide, not positions."""
+    """Of a folder with held-out images these are labeled; class names decide, not positions."""
     images = digits_data.heldout.take(np.arange(200))
     write_images(tmp_path / "data" / "heldout", images.images[:100, ..., 0], images.labels[:100])
     write_images(tmp_path / "data", images.images[100:, ..., 0], images.labels[100:])
-    found = labelled_images(tmp_path / "data", trained("cnn").card, on_bad="skip")
+    found = labeled_images(tmp_path / "data", trained("cnn").card, on_bad="skip")
     assert len(found) == 100
-    assert set(found.digests) == set(images.digests[:100])
+    assert set(found.fingerprints) == set(images.fingerprints[:100])
     few = images.labels >= 7
     some = write_images(tmp_path / "some", images.images[few][..., 0], images.labels[few])
-    labels = labelled_images(some, trained("cnn").card).labels
+    labels = labeled_images(some, trained("cnn").card).labels
     assert set(labels.tolist()) == set(images.labels[few].tolist())
 
 
@@ -292,12 +292,12 @@ def test_other_classes_and_sizes_are_refused(trained, digits_data, write_images,
     images = digits_data.heldout.images[:4, ..., 0]
     folder = write_images(tmp_path / "other", images, ["cat", "cat", "dog", "dog"])
     with pytest.raises(DataError, match=r"class 'cat' is not the model's\. Known: 0, 1"):
-        labelled_images(folder, trained("cnn").card)
+        labeled_images(folder, trained("cnn").card)
     archive = tmp_path / "large.npz"
     large = np.random.default_rng(0).integers(0, 256, (4, 32, 32), dtype=np.uint8)
     np.savez(archive, x_train=large, y_train=np.array([0, 0, 1, 1]))
     with pytest.raises(DataError, match="32×32×3; the model takes 28×28×3"):
-        labelled_images(archive, trained("cnn").card, on_bad="skip")
+        labeled_images(archive, trained("cnn").card, on_bad="skip")
 
 
 @pytest.mark.parametrize("model", ["basic_net", pytest.param("cnn", marks=pytest.mark.slow)])

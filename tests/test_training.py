@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mnist_keras import basic_net, sources, training
-from mnist_keras.networks import compiled_model
-from mnist_keras.runs import Run
-from mnist_keras.settings import Settings
-from mnist_keras.training import Data, Trainer
-from mnist_keras.warped_batches import WarpedBatches
+from mnist_keras import basic_net
+from mnist_keras.datasets import sources
+from mnist_keras.datasets.batches import WarpedBatches
+from mnist_keras.datasets.splits import draw, split_indices
+from mnist_keras.training.data import Data
+from mnist_keras.training.engine import Trainer
+from mnist_keras.training.networks import compiled_model
+from mnist_keras.training.run import Run
+from mnist_keras.training.settings import Settings
 
 SHAPE = (28, 28, 3)
 
@@ -24,7 +27,7 @@ def digits():
 
 
 def data_of(digits, seed):
-    return Data(*sources.draw(digits, 20, seed))
+    return Data(*draw(digits, 20, seed))
 
 
 def run_of(scored_at=(3,), seed=0, **settings):
@@ -56,7 +59,7 @@ def test_first_loss_is_that_of_the_initial_weights(digits):
     record = Trainer().train(run, data_of(digits, 0))
 
     images = data_of(digits, 0).images
-    training_part, _ = training.split_indices(images, 0.2, 0)
+    training_part, _ = split_indices(images, 0.2, 0)
     x = images.images[training_part].astype("float32") / 255
     logits = ops.convert_to_numpy(basic_net(seed=0)(x)).astype(float)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))

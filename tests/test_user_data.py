@@ -7,14 +7,14 @@ import struct
 import numpy as np
 import pytest
 
-from mnist_keras import user_data
-from mnist_keras.image_folder.findings import ImageFolderError
+from mnist_keras.datasets import user_images as user_data
+from mnist_keras.datasets.image_folder.findings import ImageFolderError
 
 pytestmark = pytest.mark.any_backend
 
 
 @pytest.fixture
-def labelled(picture):
+def labeled(picture):
     """Twelve pictures of three classes."""
     return np.stack([picture(number) for number in range(12)]), np.repeat([0, 1, 2], 4)
 
@@ -25,9 +25,9 @@ def refusal(path):
     return str(error.value)
 
 
-def test_class_folders_with_and_without_heldout(tmp_path, labelled, write_images, picture):
+def test_class_folders_with_and_without_heldout(tmp_path, labeled, write_images, picture):
     """heldout/ is read beside the class folders or beside train-…, with the same classes."""
-    images, labels = labelled
+    images, labels = labeled
     others = np.stack([picture(number) for number in range(20, 32)])
     write_images(tmp_path / "plain", images, labels)
     assert len(user_data.read(tmp_path / "plain").require().heldout) == 0
@@ -42,9 +42,9 @@ def test_class_folders_with_and_without_heldout(tmp_path, labelled, write_images
         assert audited.images.class_names == audited.heldout.class_names == ("0", "1", "2")
 
 
-def test_train_and_test(tmp_path, labelled, write_images):
+def test_train_and_test(tmp_path, labeled, write_images):
     """train/ is trained on and test/ held out; equal images are a leak, the test one is named."""
-    images, labels = labelled
+    images, labels = labeled
     write_images(tmp_path / "train", images[::2], labels[::2])
     write_images(tmp_path / "test", images[1::2], labels[1::2])
     audited = user_data.read(tmp_path).require()
@@ -56,15 +56,15 @@ def test_train_and_test(tmp_path, labelled, write_images):
     assert (len(skipped.images), len(skipped.heldout)) == (6, 6)
 
 
-def test_classes_called_train_and_test(tmp_path, labelled, write_images):
+def test_classes_called_train_and_test(tmp_path, labeled, write_images):
     """Two classes of that name are classes, if they hold images and no folders."""
-    write_images(tmp_path, labelled[0], ["train"] * 6 + ["test"] * 6)
+    write_images(tmp_path, labeled[0], ["train"] * 6 + ["test"] * 6)
     assert user_data.read(tmp_path).require().images.class_names == ("test", "train")
 
 
-def test_a_test_folder_without_classes(tmp_path, labelled, write_images):
+def test_a_test_folder_without_classes(tmp_path, labeled, write_images):
     """train/ with class folders and test/ with loose images are no two classes."""
-    images, labels = labelled
+    images, labels = labeled
     write_images(tmp_path / "train", images[::2], labels[::2])
     (tmp_path / "test").mkdir()
     for number, path in enumerate((tmp_path / "train").rglob("*.png")):
@@ -73,9 +73,9 @@ def test_a_test_folder_without_classes(tmp_path, labelled, write_images):
     assert expected in refusal(tmp_path)
 
 
-def test_folders_left_aside_are_said(tmp_path, labelled, write_images):
+def test_folders_left_aside_are_said(tmp_path, labeled, write_images):
     """What lies beside train/ and test/ is named, for it is not read."""
-    images, labels = labelled
+    images, labels = labeled
     write_images(tmp_path / "train", images[::2], labels[::2])
     write_images(tmp_path / "test", images[1::2], labels[1::2])
     (tmp_path / "val" / "0").mkdir(parents=True)
@@ -83,15 +83,15 @@ def test_folders_left_aside_are_said(tmp_path, labelled, write_images):
     assert [(f.kind, f.path) for f in found] == [("left_aside", "val")]
 
 
-def test_a_class_called_train_station(tmp_path, labelled, write_images):
+def test_a_class_called_train_station(tmp_path, labeled, write_images):
     """A class is a class, whatever its name begins with."""
-    write_images(tmp_path, labelled[0], ["bus"] * 6 + ["train-station"] * 6)
+    write_images(tmp_path, labeled[0], ["bus"] * 6 + ["train-station"] * 6)
     assert user_data.read(tmp_path).require().images.class_names == ("bus", "train-station")
 
 
-def test_classes_of_both_sides_are_compared(tmp_path, labelled, write_images):
+def test_classes_of_both_sides_are_compared(tmp_path, labeled, write_images):
     """A class that is only held out, or missing there, is refused."""
-    images, labels = labelled
+    images, labels = labeled
     write_images(tmp_path / "train", images[::2], labels[::2])
     write_images(tmp_path / "test", images[1::2], labels[1::2] + 1)
     message = refusal(tmp_path)
@@ -99,16 +99,16 @@ def test_classes_of_both_sides_are_compared(tmp_path, labelled, write_images):
     assert "test/0: no such class folder" in message
 
 
-def test_two_training_folders_are_ambiguous(tmp_path, labelled, write_images):
+def test_two_training_folders_are_ambiguous(tmp_path, labeled, write_images):
     """Of two train-… folders none is guessed."""
     for name in ("train-3", "train-5"):
-        write_images(tmp_path / name, *labelled)
+        write_images(tmp_path / name, *labeled)
     assert "more than one folder to train on: train-3, train-5" in refusal(tmp_path)
 
 
-def test_idx_files(tmp_path, labelled, write_idx):
+def test_idx_files(tmp_path, labeled, write_idx):
     """IDX files of any size: train is trained on, t10k held out; one part alone is trained on."""
-    images, labels = labelled
+    images, labels = labeled
     write_idx(tmp_path, images[:, :20], labels, "t10k")
     audited = user_data.read(tmp_path).require()
     assert audited.images.images.shape == (12, 20, 28, 3)
@@ -121,9 +121,9 @@ def test_idx_files(tmp_path, labelled, write_idx):
 
 
 @pytest.mark.parametrize("channels", [(), (1,), (3,)])
-def test_npz_with_keras_keys(tmp_path, labelled, channels):
+def test_npz_with_keras_keys(tmp_path, labeled, channels):
     """x_train and y_train are trained on, x_test and y_test held out; leaks are named."""
-    images, labels = labelled
+    images, labels = labeled
     images = np.broadcast_to(
         images.reshape(12, 28, 28, *(1 for _ in channels)), (12, 28, 28, *channels)
     )
@@ -141,9 +141,9 @@ def test_npz_with_keras_keys(tmp_path, labelled, channels):
     assert len(user_data.read(tmp_path / "leak.npz").require("skip").heldout) == 0
 
 
-def test_files_that_are_no_labelled_images(tmp_path, labelled, write_idx):
+def test_files_that_are_no_labeled_images(tmp_path, labeled, write_idx):
     """Each wrong array file is one line that says what was expected."""
-    images, labels = labelled
+    images, labels = labeled
     good = {"x_train": images, "y_train": labels}
     for number, (arrays, words) in enumerate(
         [
@@ -189,9 +189,9 @@ def huge_idx(folder):
     return folder
 
 
-def test_arrays_are_audited_too(tmp_path, labelled):
-    """Twins under two labels and classes with too few images are refused in arrays as well."""
-    images, labels = labelled
+def test_arrays_are_audited_too(tmp_path, labeled):
+    """Duplicates under two labels and classes with too few images are refused in arrays as well."""
+    images, labels = labeled
     images[5] = images[0]
     np.savez(tmp_path / "two.npz", x_train=images, y_train=labels)
     message = refusal(tmp_path / "two.npz")

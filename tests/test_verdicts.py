@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mnist_keras.experiment import Arm, Claim, Experiment
-from mnist_keras.records import Mistakes, Record, Score
-from mnist_keras.runs import Run
-from mnist_keras.settings import Settings
-from mnist_keras.verdicts import verdicts
+from mnist_keras.experiments.experiment import Arm, Claim, Experiment
+from mnist_keras.experiments.verdicts import verdicts
+from mnist_keras.training.record import Mistakes, Record, Score
+from mnist_keras.training.run import Run
+from mnist_keras.training.settings import Settings
 
 pytestmark = pytest.mark.any_backend
 
@@ -29,7 +29,7 @@ def record(settings, seed, accuracy, loss=(2.0, 1.0), heldout=1000):
         data_fingerprint="x",
         class_names=tuple("0123456789"),
         n_training=400,
-        n_unlabelled=0,
+        n_unlabeled=0,
         test_labels=nothing,
         heldout_labels=labels,
         loss=loss,
@@ -41,7 +41,7 @@ def record(settings, seed, accuracy, loss=(2.0, 1.0), heldout=1000):
         scores={2: Score(test=nothing, heldout=predicted)},
         mistakes=Mistakes(np.empty((0, 1, 1, 1), np.uint8), nothing, nothing),
         diverged=None,
-        digests={},
+        fingerprints={},
         versions={},
     )
 

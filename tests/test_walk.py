@@ -5,8 +5,8 @@ import os
 import pytest
 from PIL import Image
 
-from mnist_keras.image_folder.findings import Finding
-from mnist_keras.image_folder.walk import walk, walk_flat
+from mnist_keras.datasets.image_folder.findings import Finding
+from mnist_keras.datasets.image_folder.walk import walk, walk_flat
 
 pytestmark = pytest.mark.any_backend
 

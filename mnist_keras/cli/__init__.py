@@ -27,14 +27,14 @@ from mnist_keras.cli.train import train
 
 def _exit_code(error: Exception) -> int | None:
     """Return the documented exit code of an error of the library."""
-    from mnist_keras.backends import BackendError
-    from mnist_keras.images import DataError
-    from mnist_keras.records import RecordError
-    from mnist_keras.settings import ExperimentError
+    from mnist_keras._foundations.backends import BackendError
+    from mnist_keras._foundations.files import FileError
+    from mnist_keras.datasets.images import DataError
+    from mnist_keras.training.settings import ExperimentError
 
-    codes: dict[type, int] = {ExperimentError: 2, RecordError: 2, DataError: 3, BackendError: 4}
+    codes: dict[type, int] = {ExperimentError: 2, FileError: 2, DataError: 3, BackendError: 4}
     # It imports Keras: where it is not imported, its error is not raised.
-    if explanations := sys.modules.get("mnist_keras.explanations"):
+    if explanations := sys.modules.get("mnist_keras.explanations.maps"):
         codes[explanations.ExplanationError] = 2
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # the output's, e.g.
         return 2

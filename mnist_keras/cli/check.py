@@ -12,8 +12,8 @@ from mnist_keras.cli.options import NamedPath, max_files_option
 from mnist_keras.cli.progress import reading
 
 if TYPE_CHECKING:
-    from mnist_keras.image_folder.audit import Audit
-    from mnist_keras.image_folder.findings import Finding
+    from mnist_keras.datasets.image_folder.audit import Audit
+    from mnist_keras.datasets.image_folder.findings import Finding
 
 # Of findings that refuse nothing, so many are shown of each kind.
 _SHOWN = 10
@@ -55,9 +55,9 @@ def check(
     DIR is whatever `run --data` takes: class folders, training and test folders, IDX files, or an
     .npz file. Nothing is written to it. Exit code 0 if `run` would take it, 3 if it is refused.
     """
-    from mnist_keras import user_data
-    from mnist_keras.image_folder.findings import as_document
-    from mnist_keras.image_folder.reading import ImageForm
+    from mnist_keras.datasets import user_images as user_data
+    from mnist_keras.datasets.image_folder.findings import as_document
+    from mnist_keras.datasets.image_folder.reading import ImageForm
 
     with reading() as progress:
         audited = user_data.read(
@@ -88,12 +88,8 @@ def check(
 
 def _lines(path: Path, audited: "Audit", refused: "list[Finding]") -> "Iterator[str]":
     """Yield the report: what is there, then what was found, gravest first."""
-    from mnist_keras.image_folder.findings import (
-        KINDS,
-        by_kind,
-        environment_hint,
-        escaped,
-    )
+    from mnist_keras._foundations.files import escaped
+    from mnist_keras.datasets.image_folder.findings import KINDS, by_kind, environment_hint
 
     usable = len(audited.images) + len(audited.heldout)
     yield (

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from mnist_keras.agreement import Tolerance
+    from mnist_keras.experiments.agreement import Tolerance
 
 _PROMISE = (
     "Initial weights, batches and dropout masks identical; training loss within {first_epoch:g} "
     "after the first epoch and {loss:g} in the first {epochs}; at least {predictions:.1%} of the "
     "predictions equal at the last epoch scored among them. Later epochs are shown, not judged. "
-    "Of small_cnn, whose batch normalisation multiplies rounding: identical as above, and the loss "
-    "within {normalised:.0%} in the first {epochs} epochs; the rest is shown, not judged."
+    "Of small_cnn, whose batch normalization multiplies rounding: identical as above, and the loss "
+    "within {normalized:.0%} in the first {epochs} epochs; the rest is shown, not judged."
 )
 
 
@@ -38,7 +38,7 @@ def compare(
     Each Run's records, of several backends, machines or versions, are held against the first.
     Exit code 5 if any pair is outside the tolerances.
     """
-    from mnist_keras.agreement import Tolerance
+    from mnist_keras.experiments.agreement import Tolerance
 
     if len(set(map(Path.resolve, directories))) < len(directories):
         raise click.UsageError("a directory is named twice")
@@ -49,10 +49,15 @@ def compare(
 
 def print_comparison(directories: Sequence[Path], tolerance: "Tolerance | None" = None) -> bool:
     """Print the comparison; return whether all pairs are within the tolerance."""
-    from mnist_keras.agreement import PROMISED_EPOCHS, Tolerance, agreement_table, compare_all
-    from mnist_keras.records import RecordError
-    from mnist_keras.results import ResultsFolder
-    from mnist_keras.tables import markdown_table
+    from mnist_keras.experiments.agreement import (
+        PROMISED_EPOCHS,
+        Tolerance,
+        agreement_table,
+        compare_all,
+    )
+    from mnist_keras.experiments.report.tables import markdown_table
+    from mnist_keras.experiments.results_folder import ResultsFolder
+    from mnist_keras.training.record import RecordError
 
     tolerance = tolerance or Tolerance()
     named = []

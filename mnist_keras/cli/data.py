@@ -18,7 +18,7 @@ from mnist_keras.cli.options import backend_option, idx_option, per_class_option
     type=click.Choice(["1", "3"]),
     default="1",
     show_default=True,
-    help="Grey PNGs, or the same values in three channels.",
+    help="Gray PNGs, or the same values in three channels.",
 )
 @backend_option
 def data(
@@ -35,7 +35,7 @@ def data(
     mnist and fashion_mnist come from --idx (for mnist also MNIST_KERAS_IDX) or through Keras (its
     cache, else a download); digits are scikit-learn's 1,797 scans and need no network.
     """
-    from mnist_keras import sources
+    from mnist_keras.datasets import sources
 
     if source != "digits" and idx is None:
         use_backend(backend)

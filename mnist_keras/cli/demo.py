@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from mnist_keras.cli.images import source_images
+from mnist_keras.cli.data_options import source_images
 from mnist_keras.cli.options import NamedPath, backend_option, use_backend
 from mnist_keras.cli.train import metric_lines, train_model
-from mnist_keras.settings import Settings
+from mnist_keras.training.settings import Settings
 
 
 @click.command()
@@ -28,7 +28,7 @@ from mnist_keras.settings import Settings
 def demo(model: Path | None, port: int, no_browser: bool, backend: str | None) -> None:
     """Draw a digit and see at once what a model makes of it.
 
-    MODEL is a file of `mnist-keras train`. Without one, the report's CNN is trained first,
+    MODEL is a file of `mnist-keras train`. Without one, the original's CNN is trained first,
     which takes about a minute, and not kept.
 
     The page shows the class, the probabilities of all classes, the drawing as the model takes it
@@ -36,7 +36,7 @@ def demo(model: Path | None, port: int, no_browser: bool, backend: str | None) -
     """
     use_backend(backend)
     trained = _trained(model)
-    from mnist_keras.demo import server
+    from mnist_keras.inference.demo import server
 
     click.echo("Making ready …", err=True)
     try:
@@ -54,9 +54,9 @@ def demo(model: Path | None, port: int, no_browser: bool, backend: str | None) -
 
 
 def _trained(model: Path | None) -> Any:
-    """Return the model of a file, or the report's CNN."""
+    """Return the model of a file, or the original's CNN."""
     if model:
-        from mnist_keras.model_files import load_model
+        from mnist_keras.inference.model_file import load_model
 
         return load_model(model)
     images = source_images()

@@ -1,4 +1,4 @@
-"""`mnist-keras evaluate`: what a trained model's answers are worth on labelled images."""
+"""`mnist-keras evaluate`: what a trained model's answers are worth on labeled images."""
 
 import json
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ from mnist_keras.cli.options import (
 from mnist_keras.cli.progress import reading
 
 if TYPE_CHECKING:
-    from mnist_keras.evaluation import Evaluation
-    from mnist_keras.images import LabeledImages
+    from mnist_keras.datasets.images import LabeledImages
+    from mnist_keras.inference.evaluation import Evaluation
 
 
 @click.command()
@@ -56,20 +56,20 @@ def evaluate(
     max_files: int,
     backend: str | None,
 ) -> None:
-    """Score a model on labelled images, with intervals, by class, and for calibration.
+    """Score a model on labeled images, with intervals, by class, and for calibration.
 
     DIR is whatever `run --data` takes, of the model's classes; of one with held-out images these
     are taken. Images that the model was trained on are counted: they say nothing about new ones.
     """
     use_backend(backend)
-    from mnist_keras import evaluation
-    from mnist_keras.classification import labelled_images
-    from mnist_keras.model_files import load_model
-    from mnist_keras.prediction import predict, softmax
+    from mnist_keras.inference import evaluation
+    from mnist_keras.inference.classification import labeled_images
+    from mnist_keras.inference.model_file import load_model
+    from mnist_keras.models.prediction import predict, softmax
 
     trained = load_model(model)
     with reading() as progress:
-        images = labelled_images(
+        images = labeled_images(
             directory, trained.card, on_bad=on_bad, max_files=max_files, progress=progress
         )
     images, seen = _split_seen(images, trained.card.trained_on, unseen)
@@ -98,9 +98,9 @@ def _split_seen(
     """Return the images to score, and how many of them the model was trained on; say so."""
     import numpy as np
 
-    from mnist_keras.images import DataError
+    from mnist_keras.datasets.images import DataError
 
-    known = np.isin(images.digests, trained_on)
+    known = np.isin(images.fingerprints, trained_on)
     if unseen:
         images, known = images.take(np.flatnonzero(~known)), known[~known]
         if not len(images):
@@ -115,7 +115,7 @@ def _split_seen(
 
 
 def _lines(found: "Evaluation") -> Iterator[str]:
-    from mnist_keras.tables import markdown_table
+    from mnist_keras.experiments.report.tables import markdown_table
 
     low, high = found.accuracy_interval
     rows = [
@@ -187,10 +187,9 @@ def _as_json(found: "Evaluation") -> dict[str, Any]:
 def _write(
     folder: Path, document: dict[str, Any], found: "Evaluation", images: "LabeledImages"
 ) -> None:
-    from mnist_keras import model_figures
-    from mnist_keras.albums import Picture, write_picture
-    from mnist_keras.figures import plain_names
-    from mnist_keras.records import write
+    from mnist_keras._foundations.files import write
+    from mnist_keras._foundations.pictures import Picture, plain_names, write_picture
+    from mnist_keras.inference import figures as model_figures
 
     make_folder(folder)
     with plain_names():

@@ -75,20 +75,21 @@ def explain(
 ) -> None:
     """Draw where a model looks, how it sorts images, and what it gets wrong most confidently.
 
-    DIR holds labelled images, as for `evaluate`. Drawn are HiResCAM, Grad-CAM and occlusion maps,
+    DIR holds labeled images, as for `evaluate`. Drawn are HiResCAM, Grad-CAM and occlusion maps,
     with what erasing the regions they point to does; t-SNE of pixels and of the features before
     and after training, with the 1-NN score of each; the first layer's filters; and the mistakes
     the model was surest of. Each picture is written as PNG and SVG, all of them on one page,
     index.html.
     """
     use_backend(backend)
-    from mnist_keras import page, portrait
-    from mnist_keras.albums import read_album, write_index, write_picture
-    from mnist_keras.classification import labelled_images
-    from mnist_keras.images import DataError
-    from mnist_keras.model_files import load_model
-    from mnist_keras.records import write
-    from mnist_keras.settings import check_word
+    from mnist_keras._foundations.files import write
+    from mnist_keras._foundations.pictures import read_album, write_index, write_picture
+    from mnist_keras.datasets.images import DataError
+    from mnist_keras.experiments.report import page
+    from mnist_keras.inference import portrait
+    from mnist_keras.inference.classification import labeled_images
+    from mnist_keras.inference.model_file import load_model
+    from mnist_keras.training.settings import check_word
 
     trained = load_model(model)
     names = trained.card.class_names
@@ -97,7 +98,7 @@ def explain(
     for layer in layers:
         check_word("convolution", layer, portrait.convolutions(trained.model) or ["none"])
     with reading() as progress:
-        images = labelled_images(
+        images = labeled_images(
             directory, trained.card, on_bad=on_bad, max_files=max_files, progress=progress
         )
     if len(images) < 10:

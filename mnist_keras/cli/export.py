@@ -37,9 +37,9 @@ def export(
     use_backend(backend)
     import keras
 
-    from mnist_keras import runtimes
-    from mnist_keras.model_files import load_model
-    from mnist_keras.records import check_writable
+    import mnist_keras.inference.export as runtimes
+    from mnist_keras._foundations.files import check_writable
+    from mnist_keras.inference.model_file import load_model
 
     runtimes.check(format, keras.backend.backend())
     if output is None:
@@ -52,8 +52,8 @@ def export(
     if output.exists() and not overwrite:
         raise click.UsageError(f"{output} is there already; --overwrite replaces it")
     trained = load_model(model)
-    difference = runtimes.export(trained.model, format, output)
-    form = trained.card.contract.form
+    difference = runtimes.export_model(trained.model, format, output)
+    form = trained.card.input.form
     click.echo(f"{output}: logits differ by {difference:.1e} of the largest at most")
     click.echo(f"takes float32 images of {'×'.join(map(str, form.shape))}, levels / 255")
     click.echo(f"classes: {', '.join(trained.card.class_names)}")

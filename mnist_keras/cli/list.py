@@ -5,8 +5,8 @@ import click
 
 @click.command("list")
 def list_experiments() -> None:
-    """Name the experiments that `run` knows, with the report's section and their arms."""
-    from mnist_keras.experiment import built_in, load
+    """Name the experiments that `run` knows, with the original's section and their arms."""
+    from mnist_keras.experiments.experiment import built_in, load
 
     for name, path in built_in().items():
         experiment = load(path)

@@ -49,7 +49,7 @@ invert_option = click.option(
     type=click.Choice(["auto", "yes", "no"]),
     default="auto",
     show_default=True,
-    help="Turn levels round; auto: where the ground is bright and the training images' is dark, "
+    help="Turn levels round; auto: where the background is bright and the training images' is dark, "
     "or the reverse.",
 )
 fit_option = click.option(
@@ -57,8 +57,8 @@ fit_option = click.option(
     type=click.Choice(["auto", "ink", "resize"]),
     default="auto",
     show_default=True,
-    help="Images of another size: find the ink and centre it as in MNIST, or resize as in "
-    "training; auto: ink, unless training images were resized or have no one ground.",
+    help="Images of another size: find the ink and center it as in MNIST, or resize as in "
+    "training; auto: ink, unless training images were resized or have no one background.",
 )
 on_bad_option = click.option(
     "--on-bad",
@@ -93,7 +93,7 @@ def check_output(output: Path, overwrite: bool) -> None:
         raise click.UsageError(f"--output: the name has to end in .keras. Received: {output}")
     if not output.parent.is_dir():
         raise click.UsageError(f"--output: no such folder: {output.parent}")
-    from mnist_keras.records import check_writable
+    from mnist_keras._foundations.files import check_writable
 
     check_writable(output)
     if output.exists() and not overwrite:
@@ -110,7 +110,7 @@ def make_folder(folder: Path) -> None:
 
 def use_backend(name: str | None) -> None:
     """Choose, check and import the backend, and say which it is and why."""
-    from mnist_keras import backends
+    from mnist_keras._foundations import backends
 
     backend = backends.choose(name)
     backends.use(backend)

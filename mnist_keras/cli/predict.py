@@ -19,8 +19,8 @@ from mnist_keras.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mnist_keras.classification import Classified, ImageSource
-    from mnist_keras.contract import Fit, Invert
+    from mnist_keras.inference.classification import Classified, ImageSource
+    from mnist_keras.inference.model_input import Fit, Invert
 
 _COLUMNS = ("file", "class", "probability", "runner_up", "runner_up_probability")
 
@@ -55,13 +55,13 @@ def predict(
     code is then 3.
 
     An image of the model's size is taken as it is. Of another size, say a photo of a digit on
-    paper, the sign is taken off its ground and centred as in MNIST (--fit). An image whose ground
+    paper, the sign is taken off its background and centerd as in MNIST (--fit). An image whose background
     is bright where the training images' is dark is inverted, and the reverse (--invert).
     """
     use_backend(backend)
-    from mnist_keras.classification import ImageSource, classify, image_files
-    from mnist_keras.image_folder.decoding import read_stream
-    from mnist_keras.model_files import load_model
+    from mnist_keras.datasets.image_folder.decoding import read_stream
+    from mnist_keras.inference.classification import ImageSource, classify, image_files
+    from mnist_keras.inference.model_file import load_model
 
     trained = load_model(model)
     sources: list[ImageSource] = []
@@ -124,6 +124,6 @@ def _writer(format: str, sources: "Sequence[ImageSource]") -> Callable[[Sequence
 
 
 def _shown(name: str) -> str:
-    from mnist_keras.image_folder.findings import escaped
+    from mnist_keras._foundations.files import escaped
 
     return escaped(name)

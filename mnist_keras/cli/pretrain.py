@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mnist_keras.cli.images import unlabelled_images
+from mnist_keras.cli.data_options import unlabeled_images
 from mnist_keras.cli.options import (
     backend_option,
     check_output,
@@ -18,10 +18,10 @@ from mnist_keras.cli.options import (
     use_backend,
 )
 from mnist_keras.cli.progress import progress
-from mnist_keras.settings import PRETRAININGS, Settings
+from mnist_keras.training.settings import PRETRAININGS, Settings
 
 if TYPE_CHECKING:
-    from mnist_keras.image_folder.findings import OnBad
+    from mnist_keras.datasets.image_folder.findings import OnBad
 
 
 @click.command()
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Initialises, shuffles and warps.",
+    help="Initializes, shuffles and warps.",
 )
 @on_bad_option
 @max_files_option
@@ -73,21 +73,21 @@ def pretrain(
 
     What the folders in DIR are called makes no difference. Of each image two views are made,
     moved, turned, stretched and bent at random, and the encoder learns to give them like features.
-    `mnist-keras train --from FILE.keras` goes on with few labelled images. Images are brought to
+    `mnist-keras train --from FILE.keras` goes on with few labeled images. Images are brought to
     28×28 in three channels.
     """
     check_output(output, overwrite)
     use_backend(backend)
-    from mnist_keras import backends
-    from mnist_keras.cards import Card
-    from mnist_keras.contract import Contract
-    from mnist_keras.image_folder.reading import ImageForm
-    from mnist_keras.model_files import TrainedModel, save_model
-    from mnist_keras.representation import pretrain as train_encoder
-    from mnist_keras.runs import Run
+    from mnist_keras._foundations import backends
+    from mnist_keras.datasets.image_folder.reading import ImageForm
+    from mnist_keras.inference.model_card import Card
+    from mnist_keras.inference.model_file import TrainedModel, save_model
+    from mnist_keras.inference.model_input import ModelInput
+    from mnist_keras.training.representation import pretrain as train_encoder
+    from mnist_keras.training.run import Run
 
     form = ImageForm("grayscale" if grayscale else "rgb")
-    images = unlabelled_images(directory, form, on_bad, max_files)
+    images = unlabeled_images(directory, form, on_bad, max_files)
     settings = Settings(
         model="small_cnn",
         width=width,
@@ -112,12 +112,12 @@ def pretrain(
         sys.exit(6)
     card = Card(
         class_names=(),
-        contract=Contract.of(images.images),
+        input=ModelInput.of(images.images),
         settings=settings,
         seed=seed,
         data_name=images.name,
         data_fingerprint=images.fingerprint,
-        trained_on=images.digests[:0],
+        trained_on=images.fingerprints[:0],
         metrics={"training_loss": history.loss[-1]},
         versions=backends.versions(),
     )

@@ -15,8 +15,9 @@ from click.core import ParameterSource
 from mnist_keras.cli.compare import print_comparison
 
 if TYPE_CHECKING:
-    from mnist_keras.results import Plan, ResultsFolder
-    from mnist_keras.runs import Run
+    from mnist_keras.experiments.plan import Plan
+    from mnist_keras.experiments.results_folder import ResultsFolder
+    from mnist_keras.training.run import Run
 
 _POLL_SECONDS = 0.1
 _RUN = (sys.executable, "-m", "mnist_keras", "run")
@@ -27,7 +28,7 @@ def run_on_every_backend(output: Path) -> None:
 
     Exits with the code of the first run that fails, or with 5 if the results do not agree.
     """
-    from mnist_keras import backends
+    from mnist_keras._foundations import backends
 
     if not (names := backends.installed()):
         backends.choose()  # says what to install
@@ -70,7 +71,7 @@ def train_in_processes(
     plan: "Plan", runs: "Sequence[Run]", folder: "ResultsFolder", jobs: int
 ) -> list[str]:
     """Train runs in several processes on cores of their own; return the titles of failed ones."""
-    from mnist_keras.results import choose
+    from mnist_keras.experiments.plan import choose
 
     numbers = {run: number for number, run in enumerate(plan.runs)}
     tasks = []

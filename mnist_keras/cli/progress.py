@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mnist_keras.settings import NO_NETWORKS
+from mnist_keras.training.settings import NO_NETWORKS
 
 if TYPE_CHECKING:
-    from mnist_keras.runs import Run
+    from mnist_keras.training.run import Run
 
 # Measured on two cores with 400 images, and with 9,900 for an epoch of what learns from images
 # without labels; only the plan and the time left use them.
@@ -25,9 +25,9 @@ def cost(run: "Run") -> float:
     s = run.settings
     if s.model in NO_NETWORKS:
         return _SECONDS_WITHOUT_NETWORK
-    labelled = 0 if s.frozen else s.members * s.epochs
-    others = s.all_epochs - labelled
-    seconds = labelled * _SECONDS_PER_EPOCH[s.model] + others * _SECONDS_PER_LARGE_EPOCH
+    labeled = 0 if s.frozen else s.members * s.epochs
+    others = s.all_epochs - labeled
+    seconds = labeled * _SECONDS_PER_EPOCH[s.model] + others * _SECONDS_PER_LARGE_EPOCH
     return seconds * ((s.width or 16) / 16) ** 1.5
 
 

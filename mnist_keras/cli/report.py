@@ -9,8 +9,8 @@ import click
 from mnist_keras.cli.options import strict_option
 
 if TYPE_CHECKING:
-    from mnist_keras.results import ResultsFolder
-    from mnist_keras.rows import Results
+    from mnist_keras.experiments.report.rows import Results
+    from mnist_keras.experiments.results_folder import ResultsFolder
 
 _FILES = {"csv": "tables.csv", "json": "tables.json", "latex": "tables.tex", "html": "report.html"}
 
@@ -32,7 +32,7 @@ def report(directory: Path, format: str, strict: bool) -> None:
     Writes tables.md, .csv, .tex, .json, the figures and report.html, and prints the tables.
     Nothing is trained, and no backend is needed.
     """
-    from mnist_keras.results import ResultsFolder
+    from mnist_keras.experiments.results_folder import ResultsFolder
 
     folder = ResultsFolder(directory)
     folder.read_plan()  # says what is wrong before a folder is made for the lock
@@ -45,8 +45,8 @@ def report(directory: Path, format: str, strict: bool) -> None:
 
 def print_report(folder: "ResultsFolder", format: str) -> "Results":
     """Write the report of a folder and print one of its forms."""
-    from mnist_keras import tables
-    from mnist_keras.report import write_report
+    from mnist_keras.experiments.report import tables
+    from mnist_keras.experiments.report.write import write_report
 
     results = write_report(folder)
     if format == "text":

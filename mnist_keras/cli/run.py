@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mnist_keras.cli.images import SeedImages, check_data_options, data_options, seed_images
-from mnist_keras.cli.images import save_split as write_split
+from mnist_keras.cli.data_options import SeedImages, check_data_options, data_options, seed_images
+from mnist_keras.cli.data_options import save_split as write_split
 from mnist_keras.cli.options import strict_option, use_backend
 from mnist_keras.cli.processes import pin, run_on_every_backend, train_in_processes
 from mnist_keras.cli.progress import cost, progress
 from mnist_keras.cli.report import finish, print_report
 
 if TYPE_CHECKING:
-    from mnist_keras.experiment import Experiment
-    from mnist_keras.results import Plan, ResultsFolder
-    from mnist_keras.runs import Run
-    from mnist_keras.training import Data
+    from mnist_keras.experiments.experiment import Experiment
+    from mnist_keras.experiments.plan import Plan
+    from mnist_keras.experiments.results_folder import ResultsFolder
+    from mnist_keras.training.data import Data
+    from mnist_keras.training.run import Run
 
 
 @click.command()
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=3,
     show_default=True,
-    help="How many: each seed draws, splits, initialises and shuffles anew.",
+    help="How many: each seed draws, splits, initializes and shuffles anew.",
 )
 @click.option(
     "--first-seed",
@@ -82,17 +83,17 @@ def run(
     backend: str | None,
     **data: Any,
 ) -> None:
-    """Run experiments and print their tables beside the report's numbers.
+    """Run experiments and print their tables beside the original's numbers.
 
     EXPERIMENT is a name from `mnist-keras list`, a TOML file of your own, or `all`. Without one,
-    the report's four tables are run. MNIST comes from --idx, the environment variable
+    the original's four tables are run. MNIST comes from --idx, the environment variable
     MNIST_KERAS_IDX, Keras's cache or a download; without any of them the embedded digits are used.
 
     Runs whose records are in the --output folder are not trained again: the same command after a
     stop goes on, and its tables are those of a run that was never stopped.
     """
-    from mnist_keras.experiment import find
-    from mnist_keras.runs import plan
+    from mnist_keras.experiments.experiment import find
+    from mnist_keras.experiments.plan import plan
 
     check_data_options(**data)
     found = find(experiments)
@@ -106,7 +107,8 @@ def run(
         run_on_every_backend(output)
         return
 
-    from mnist_keras.results import ResultsFolder, widened
+    from mnist_keras.experiments.plan import widened
+    from mnist_keras.experiments.results_folder import ResultsFolder
 
     folder = ResultsFolder(output)
     if only and cores:
@@ -152,9 +154,9 @@ def _plan(
     images: SeedImages,
 ) -> "Plan":
     """Write down what is to be run, and on which data, before anything is."""
-    from mnist_keras import backends
-    from mnist_keras.results import Plan
-    from mnist_keras.samples import class_samples
+    from mnist_keras._foundations import backends
+    from mnist_keras.datasets.images import class_samples
+    from mnist_keras.experiments.plan import Plan
 
     plan = Plan(
         experiments=tuple(experiments),
@@ -187,7 +189,7 @@ def _show_plan(experiments: "Sequence[Experiment]", runs: "Sequence[Run]") -> No
 
 def _missing(plan: "Plan", folder: "ResultsFolder") -> "list[Run]":
     """Return the runs that have no record, after setting aside what is none."""
-    from mnist_keras.results import choose, widened
+    from mnist_keras.experiments.plan import choose, widened
 
     for sentence in folder.set_aside_damaged():
         click.echo(sentence, err=True)
@@ -202,7 +204,7 @@ def _train_all(
     runs: "Sequence[Run]", folder: "ResultsFolder", data_of: "Callable[[int], Data]"
 ) -> None:
     """Train runs and write their records."""
-    from mnist_keras.training import Trainer
+    from mnist_keras.training.engine import Trainer
 
     trainer = Trainer(folder.trainings)
     with progress(runs) as advance:

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mnist_keras.best import LABELS_ALONE, WITH_UNLABELLED, Recipe
-from mnist_keras.cli.images import check_data_options, data_options, seed_images, unlabelled_images
+from mnist_keras.cli.data_options import (
+    check_data_options,
+    data_options,
+    seed_images,
+    unlabeled_images,
+)
 from mnist_keras.cli.options import (
     NamedPath,
     backend_option,
@@ -19,7 +23,8 @@ from mnist_keras.cli.options import (
     use_backend,
 )
 from mnist_keras.cli.progress import progress
-from mnist_keras.settings import (
+from mnist_keras.experiments.recipes import LABELS_ALONE, WITH_UNLABELED, Recipe
+from mnist_keras.training.settings import (
     ACTIVATIONS,
     AUGMENTATIONS,
     LOSSES,
@@ -30,8 +35,8 @@ from mnist_keras.settings import (
 )
 
 if TYPE_CHECKING:
-    from mnist_keras.model_files import TrainedModel
-    from mnist_keras.training import Data
+    from mnist_keras.inference.model_file import TrainedModel
+    from mnist_keras.training.data import Data
 
 _SETTINGS = (
     click.option("--model", type=click.Choice(list(NETWORKS)), help="Default: cnn."),
@@ -87,7 +92,7 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Begin with an encoder of `pretrain`, and with --best's recipe for labels alone.",
 )
 @click.option(
-    "--unlabelled",
+    "--unlabeled",
     type=NamedPath(path_type=Path),
     metavar="DIR",
     help="With --best: learn from all images below DIR, whose labels are not looked at.",
@@ -98,7 +103,7 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Draws, splits, initialises and shuffles.",
+    help="Draws, splits, initializes and shuffles.",
 )
 @data_options
 @backend_option
@@ -107,49 +112,49 @@ def train(
     overwrite: bool,
     best: bool,
     encoder: Path | None,
-    unlabelled: Path | None,
+    unlabeled: Path | None,
     seed: int,
     backend: str | None,
     **options: Any,
 ) -> None:
     """Train one model and write it into FILE.keras.
 
-    Without settings it is the report's CNN with its focal loss, for ten epochs. It is trained as
+    Without settings it is the original's CNN with its focal loss, for ten epochs. It is trained as
     `run` trains it, to the same bits. The file holds the weights and a card: class names, the
     images it takes, settings, hash of the data, accuracies with intervals, and versions. It is
     read on every backend.
 
     --best trains a small network on warped images, then a student of three of those on images
     whose labels are not looked at: the held-out ones, which it is scored on as well, or those of
-    --unlabelled. Without any, it trains one network on the labels.
+    --unlabeled. Without any, it trains one network on the labels.
     """
     given = {f.name: options.pop(f.name) for f in fields(Settings) if f.name in options}
     check_data_options(**options)
     check_output(output, overwrite)
-    if unlabelled and not best:
-        raise click.UsageError("--unlabelled goes with --best")
+    if unlabeled and not best:
+        raise click.UsageError("--unlabeled goes with --best")
     if best and encoder:
         raise click.UsageError("--from has the recipe of --best already; leave one out")
     use_backend(backend)
-    from mnist_keras.contract import Contract
-    from mnist_keras.model_files import load_encoder, save_model
+    from mnist_keras.inference.model_file import load_encoder, save_model
+    from mnist_keras.inference.model_input import ModelInput
 
     start = load_encoder(encoder) if encoder else None
     images = seed_images(**options)
     for warning in (*images.warnings, *filter(None, [images.note])):
         click.echo(warning, err=True)
     data = images.of(seed)
-    if unlabelled:
-        form = Contract.of(data.images.images).form
-        others = unlabelled_images(unlabelled, form, options["on_bad"], options["max_files"])
-        data = replace(data, unlabelled=others)
+    if unlabeled:
+        form = ModelInput.of(data.images.images).form
+        others = unlabeled_images(unlabeled, form, options["on_bad"], options["max_files"])
+        data = replace(data, unlabeled=others)
     settings = Settings()
     if start:
         card = start.card
         settings = replace(LABELS_ALONE.settings, width=card.settings.width,
                            activation=card.settings.activation)  # fmt: skip
     elif best:
-        recipe = WITH_UNLABELLED if len(data.pool) else LABELS_ALONE
+        recipe = WITH_UNLABELED if len(data.pool) else LABELS_ALONE
         settings = recipe.settings
         click.echo(_expectation(recipe, data), err=True)
     settings = changed(settings, {k: v for k, v in given.items() if v is not None})
@@ -160,7 +165,7 @@ def train(
     click.echo(f"{output}: {settings.model}, seed {seed}, trained on {images.name}")
     for line in metric_lines(trained.card.metrics):
         click.echo(line)
-    if settings.uses_heldout and not unlabelled:
+    if settings.uses_heldout and not unlabeled:
         click.echo("The held-out images were learned from, without their labels.")
 
 
@@ -205,20 +210,20 @@ def train_model(
     """
     import numpy as np
 
-    from mnist_keras.cards import card_of
-    from mnist_keras.model_files import TrainedModel, check_size
-    from mnist_keras.networks import get_weights
-    from mnist_keras.prediction import predict
-    from mnist_keras.runs import Run
-    from mnist_keras.training import Trainer
+    from mnist_keras.inference.model_card import card_of
+    from mnist_keras.inference.model_file import TrainedModel, check_size
+    from mnist_keras.models.prediction import predict
+    from mnist_keras.training.engine import Trainer
+    from mnist_keras.training.networks import get_weights
+    from mnist_keras.training.run import Run
 
     shape, class_names = data.images.images.shape[1:], data.images.class_names
     check_size(settings, shape, len(class_names))
     epochs = settings.all_epochs
     run = Run(settings=settings, seed=seed, scored_at=(epochs,))
     trainer = Trainer()
-    if start and start.card.contract.form.shape != shape:
-        sizes = ("×".join(map(str, s)) for s in (start.card.contract.form.shape, shape))
+    if start and start.card.input.form.shape != shape:
+        sizes = ("×".join(map(str, s)) for s in (start.card.input.form.shape, shape))
         raise click.UsageError("--from: the encoder takes {}, the images are {}".format(*sizes))
     weights = get_weights(start.model) if start else None
     with progress([run]) as advance:

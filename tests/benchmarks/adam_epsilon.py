@@ -1,8 +1,8 @@
-"""What the place of Adam's epsilon does: distance to the report's program after a few equal steps.
+"""What the place of Adam's epsilon does: distance to the original's program after a few equal steps.
 
     KERAS_BACKEND=torch python tests/benchmarks/adam_epsilon.py IDX_FOLDER
 
-Starts the report's CNN in PyTorch and ours from equal weights, feeds both the same batches without
+Starts the original's CNN in PyTorch and ours from equal weights, feeds both the same batches without
 dropout, and prints the largest difference of their log-probabilities.
 """
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import report_program
+import original_program
 import torch
 from keras import ops
 
 from mnist_keras import Adam, cnn
-from mnist_keras.models import torch_state
+from mnist_keras.models.torch_weights import torch_state
 
 STEPS = (1, 5, 10)
 OPTIMIZERS = {
@@ -28,7 +28,7 @@ OPTIMIZERS = {
 
 def distances(make_optimizer, x, y):
     """Return the largest difference of log-probabilities after each of `STEPS`."""
-    ours, theirs = cnn(), report_program.CNN().eval()
+    ours, theirs = cnn(), original_program.CNN().eval()
     theirs.load_state_dict({k: torch.tensor(v) for k, v in torch_state(ours).items()})
     for layer in ours.layers:
         if layer.name.startswith("dropout"):
@@ -54,7 +54,7 @@ def distances(make_optimizer, x, y):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("idx_folder", type=Path)
-    x, y = (array[:400] for array in report_program.read_mnist(parser.parse_args().idx_folder))
+    x, y = (array[:400] for array in original_program.read_mnist(parser.parse_args().idx_folder))
     print(f"| optimizer | {' | '.join(f'{step} steps' for step in STEPS)} |")
     print(f"|---|{'---:|' * len(STEPS)}")
     for name, make_optimizer in OPTIMIZERS.items():

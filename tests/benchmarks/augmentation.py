@@ -17,11 +17,12 @@ import numpy as np
 from scipy import ndimage
 from timing import seconds_per_call
 
-from mnist_keras import augmentation, backends
+from mnist_keras._foundations import backends
+from mnist_keras.datasets import augmentation
 
 backends.use(backends.choose())
 
-from mnist_keras.tables import markdown_table  # noqa: E402
+from mnist_keras.experiments.report.tables import markdown_table  # noqa: E402
 
 BATCH, AT_ONCE = 100, 8
 

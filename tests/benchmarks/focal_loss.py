@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from timing import seconds_per_call
 
-from mnist_keras.losses import FocalLoss
+from mnist_keras.losses.focal import FocalLoss
 
 SHAPES = [(128, 10), (4096, 10), (512, 1000), (2, 128, 128, 21)]
 CROSS_ENTROPY = "SparseCategoricalCrossentropy"

@@ -30,7 +30,7 @@ BATCH = 100
 
 
 def make(folder, count):
-    """Write noisy pictures of two grey spots, no two alike, in ten classes."""
+    """Write noisy pictures of two gray spots, no two alike, in ten classes."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:28, :28]
     for number in range(count):
@@ -101,7 +101,7 @@ def main():
             seconds, memory = measure([sys.executable, "-c", AUDIT, folder], os.environ)
             print(f"| {name} of {arguments.images:,} images | {seconds:.1f} | {memory:.0f} |")
 
-        from mnist_keras.image_folder.walk import walk
+        from mnist_keras.datasets.image_folder.walk import walk
 
         for number in range(arguments.files):
             path = many / str(number % 10) / f"{number}.png"

@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=jax python tests/benchmarks/predict.py --images 10000 --rounds 5
 
-Makes grey PNGs of 28×28 in a temporary folder and prints, as Markdown, images a second of each
+Makes gray PNGs of 28×28 in a temporary folder and prints, as Markdown, images a second of each
 network, the median of alternating rounds: from files (`classify`, what `mnist-keras predict` does
 after its start), from an array (`prediction.predict`), and from the same array, scaled, by
 `model.predict` with its default batches of 32 and with batches of 500. Untrained weights: they cost
@@ -18,18 +18,19 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_keras import backends, sources
+from mnist_keras._foundations import backends
+from mnist_keras.datasets import sources
 
 backends.use(backends.choose())
 
-from mnist_keras import prediction  # noqa: E402
-from mnist_keras.cards import Card  # noqa: E402
-from mnist_keras.classification import classify, image_files  # noqa: E402
-from mnist_keras.contract import Contract  # noqa: E402
-from mnist_keras.model_files import TrainedModel  # noqa: E402
-from mnist_keras.networks import build_model  # noqa: E402
-from mnist_keras.settings import Settings  # noqa: E402
-from mnist_keras.tables import markdown_table  # noqa: E402
+from mnist_keras.experiments.report.tables import markdown_table  # noqa: E402
+from mnist_keras.inference.classification import classify, image_files  # noqa: E402
+from mnist_keras.inference.model_card import Card  # noqa: E402
+from mnist_keras.inference.model_file import TrainedModel  # noqa: E402
+from mnist_keras.inference.model_input import ModelInput  # noqa: E402
+from mnist_keras.models import prediction  # noqa: E402
+from mnist_keras.training.networks import build_model  # noqa: E402
+from mnist_keras.training.settings import Settings  # noqa: E402
 
 
 def untrained(name, images):
@@ -37,12 +38,12 @@ def untrained(name, images):
     settings = Settings(model=name)
     card = Card(
         class_names=images.class_names,
-        contract=Contract.of(images.images),
+        input=ModelInput.of(images.images),
         settings=settings,
         seed=0,
         data_name=images.name,
         data_fingerprint="",
-        trained_on=images.digests[:0],
+        trained_on=images.fingerprints[:0],
         metrics={},
         versions={},
     )
@@ -58,14 +59,14 @@ def main():
 
     digits = sources.load("digits", channels=3)
     many = digits.take(np.resize(np.arange(len(digits)), options.images))
-    grey = replace(many, images=many.images[..., :1])
+    gray = replace(many, images=many.images[..., :1])
 
     def keras_predict(model, **options):
         return model.predict(many.images.astype("float32") / 255, verbose=0, **options)
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        sources._write_pngs(grey, Path(folder))
+        sources._write_pngs(gray, Path(folder))
         files = image_files(Path(folder))
         for name in ("basic_net", "cnn"):
             trained = untrained(name, digits)

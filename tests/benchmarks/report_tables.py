@@ -1,9 +1,9 @@
-"""Time `mnist-keras run` against the report's program, whole processes, alternating.
+"""Time `mnist-keras run` against the original's program, whole processes, alternating.
 
     python tests/benchmarks/report_tables.py IDX_FOLDER --backends jax tensorflow torch --rounds 3
 
 Prints seconds and peak memory of each program, median over the rounds, and the ratio to the
-report's program round by round, as Markdown. The backends and PyTorch have to be installed.
+original's program round by round, as Markdown. The backends and PyTorch have to be installed.
 """
 
 import argparse
@@ -34,8 +34,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
 
-    report_program = Path(__file__).with_name("report_program.py")
-    programs = {"report's program": [sys.executable, report_program, arguments.idx_folder]}
+    original_program = Path(__file__).with_name("original_program.py")
+    programs = {"original's program": [sys.executable, original_program, arguments.idx_folder]}
     with tempfile.TemporaryDirectory() as output:
         for backend in arguments.backends:
             programs[f"mnist-keras, {backend}"] = [

@@ -1,0 +1,19 @@
+from .datasets.batches import Batches as Batches
+from .datasets.from_directory import image_dataset_from_directory as image_dataset_from_directory
+from .explanations.maps import grad_cam as grad_cam
+from .explanations.maps import hires_cam as hires_cam
+from .explanations.maps import occlusion as occlusion
+from .losses.focal import FocalLoss as FocalLoss
+from .losses.focal import class_balanced_alpha as class_balanced_alpha
+from .losses.focal import focal_loss as focal_loss
+from .models.original import basic_net as basic_net
+from .models.original import cnn as cnn
+from .optimizers import Adam as Adam
+from .optimizers import RAdam as RAdam
+from .portable import Dropout as Dropout
+from .portable import FanInUniform as FanInUniform
+from .portable import GlorotUniform as GlorotUniform
+from .portable import HeUniform as HeUniform
+from .portable import SpatialDropout2D as SpatialDropout2D
+
+__version__: str

@@ -1,0 +1,1 @@
+"""What all wings stand on: seeds, hashing, files, backends, statistics, pictures, registration."""

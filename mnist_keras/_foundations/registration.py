@@ -1,0 +1,49 @@
+"""Make our classes known to Keras, whichever of the two packages is imported first.
+
+Keras loads a saved model only if the modules of its custom classes were imported. We import no
+Keras ourselves, so we wait for it: once it is there, the modules below are imported.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+_MODULES = ("losses.focal", "losses.two_views", "optimizers", "portable")
+
+
+def with_keras() -> None:
+    """Import the modules that register classes: now if Keras is there, else when it comes."""
+    if "keras" in sys.modules:
+        _register()
+    else:
+        sys.meta_path.insert(0, _AfterKeras())
+
+
+def _register() -> None:
+    for name in _MODULES:
+        importlib.import_module(f"mnist_keras.{name}")
+
+
+class _AfterKeras(importlib.abc.MetaPathFinder):
+    """Steps aside at the first import of Keras, and registers when that import is done."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: ModuleType) -> None:
+                execute(module)
+                _register()
+
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec

@@ -1,0 +1,103 @@
+"""Intervals: what a number from few images or few seeds can tell."""
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist, fmean, stdev
+
+import numpy as np
+
+from mnist_keras._foundations.seeds import generator
+
+
+def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the Wilson score interval of a proportion.
+
+    Args:
+        successes: How many of the `n` succeeded; a mean of counts need not be whole.
+        n: Number of trials, at least 1.
+        confidence: Between 0 and 1.
+
+    Returns:
+        Lower and upper bound, between 0 and 1.
+
+    Example:
+
+    >>> low, high = wilson_interval(92, 100)
+    >>> f"{low:.3f} {high:.3f}"
+    '0.850 0.959'
+
+    Reference:
+        Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"expected 0 <= successes <= n, n >= 1. Received: {successes} of {n}")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    p = successes / n
+    center = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, center - half), min(1.0, center + half)
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return mean and sample standard deviation; of one value there is no deviation."""
+    return fmean(values), stdev(values) if len(values) > 1 else None
+
+
+def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Return Student's t interval of the mean, or `None` for fewer than two values."""
+    if len(values) < 2:
+        return None
+    from scipy.special import stdtrit
+
+    half = stdtrit(len(values) - 1, (1 + confidence) / 2) * stdev(values) / math.sqrt(len(values))
+    return fmean(values) - half, fmean(values) + half
+
+
+def sign_flip_p(differences: Sequence[float]) -> float:
+    """Return the two-sided p-value of paired differences when their signs are exchangeable.
+
+    The share of all assignments of signs whose mean is at least as far from 0 as the one seen:
+    exact up to 16 pairs, else of 2¹⁶ assignments drawn with a fixed seed and the one seen.
+
+    Args:
+        differences: One for each pair, e.g. for each seed; at least one.
+
+    Example:
+
+    >>> sign_flip_p([1.0, 2.0, 3.0, 4.0, 5.0])
+    0.0625
+    """
+    values = np.asarray(differences, np.float64)
+    if len(values) <= 16:
+        bits = np.arange(2 ** len(values))[:, np.newaxis] >> np.arange(len(values))
+        signs = 1 - 2 * (bits & 1)
+    else:
+        drawn = generator(0, "sign flips").integers(2, size=(2**16, len(values)))
+        signs = np.concatenate([np.ones((1, len(values)), int), 1 - 2 * drawn])
+    sums = np.abs(signs @ values)
+    # Sums of the same numbers in another order may differ in their last bits.
+    return float((sums >= abs(values.sum()) - 1e-12 * np.abs(values).sum()).mean())
+
+
+def mcnemar_p(only_first: int, only_second: int) -> float:
+    """Return the exact two-sided p-value of McNemar's test.
+
+    Args:
+        only_first: Images that only the first of two classifiers gets right.
+        only_second: Images that only the second gets right.
+
+    Example:
+
+    >>> mcnemar_p(4, 0)
+    0.125
+
+    Reference:
+        McNemar, "Note on the sampling error of the difference between correlated proportions or
+        percentages", 1947; in the exact form, a sign test of the discordant pairs.
+    """
+    from scipy.special import bdtr
+
+    discordant = only_first + only_second
+    if discordant == 0:
+        return 1.0
+    return min(1.0, 2 * float(bdtr(min(only_first, only_second), discordant, 0.5)))

@@ -1,0 +1,170 @@
+"""Keras's directory loader, the same on every backend."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mnist_keras.datasets.batches import Batches, as_format
+from mnist_keras.datasets.image_folder.audit import Audit, audit
+from mnist_keras.datasets.image_folder.decoding import ColorMode, Interpolation
+from mnist_keras.datasets.image_folder.findings import OnBad
+from mnist_keras.datasets.image_folder.reading import Cache, ImageForm
+from mnist_keras.datasets.image_folder.walk import walk, walk_flat
+from mnist_keras.datasets.images import LabeledImages
+from mnist_keras.datasets.splits import split_indices
+from mnist_keras.datasets.user_images import HELDOUT, has_heldout
+
+LabelMode = Literal["int", "categorical", "binary"]
+
+
+def image_dataset_from_directory(
+    directory: str | os.PathLike[str],
+    labels: Literal["inferred"] | Sequence[int] | None = "inferred",
+    label_mode: LabelMode | None = "int",
+    class_names: Sequence[str] | None = None,
+    color_mode: ColorMode = "rgb",
+    batch_size: int = 100,
+    image_size: tuple[int, int] = (28, 28),
+    shuffle: bool = True,
+    seed: int = 0,
+    validation_split: float | None = 0.2,
+    subset: Literal["training", "validation", "both"] = "both",
+    interpolation: Interpolation = "bilinear",
+    format: Literal["tf", "grain"] | None = None,
+    stratify: bool = True,
+    on_bad: OnBad = "refuse",
+    cache: Cache | None = None,
+) -> Any:
+    """`keras.utils.image_dataset_from_directory`, the same on every backend.
+
+    Differs from Keras's in this: the split is stratified and decided by the contents of
+    the files, training batches are reshuffled each epoch from `(seed, epoch)`, classes are in
+    natural order (`9` before `10`), a `heldout/` with class folders of its own is left out, and
+    every file is audited before the first batch, so that all
+    that is wrong is named at once. Duplicates stay on one side of the split.
+
+    Args:
+        directory: Folder with one folder of images for each class.
+        labels: `"inferred"` from the folders; a sequence of one integer for each file in
+            the order of their paths; or `None`. The last two ignore the folders.
+        label_mode: `"int"` (`int32`, shape `(batch,)`), `"categorical"` (`float32` one-hot),
+            `"binary"` (`float32`, shape `(batch, 1)`), or `None` for images alone.
+        class_names: The class folders to read, in the order of the labels.
+        color_mode: `"grayscale"`, `"rgb"` or `"rgba"`.
+        batch_size: Images a batch.
+        image_size: Height and width; images of another size are resized.
+        shuffle: Whether to reshuffle the training batches each epoch.
+        seed: Integer >= 0 for the split and the order.
+        validation_split: Share of the images for validation; `None` does not split.
+        subset: `"training"`, `"validation"` or `"both"`. Ignored without a split.
+        interpolation: `"bilinear"` or `"nearest"`.
+        format: `None` for `Batches`, a `keras.utils.PyDataset` that needs no other package;
+            `"tf"` for the same batches as a `tf.data.Dataset`; `"grain"` as a
+            `grain.IterDataset`.
+        stratify: Whether each class is split by itself.
+        on_bad: `"refuse"` raises if a file cannot be used; `"skip"` leaves such files out. What
+            they are is in the `audit` of the datasets.
+        cache: Where the images are held: `"memory"`; `"disk"`, the user's cache folder, never
+            beside the images; or `"none"`, which decodes the files again for each batch. By
+            default memory up to 1 GiB, then the disk.
+
+    Returns:
+        A dataset of `float32` images in 0…255 of shape `(batch, height, width, channels)`
+        and their labels, with `class_names`, `file_paths` and the `audit` of the directory; for
+        `subset="both"` a list of two, training and validation. `Batches` has all images and
+        labels, too: `x`, an array where they are in memory, and `y`.
+
+    Raises:
+        ImageFolderError: If the layout is wrong or a file cannot be used; it lists them all.
+        ValueError: If an argument is out of range.
+    """
+    _check_choice("label_mode", label_mode, ("int", "categorical", "binary", None))
+    _check_choice("color_mode", color_mode, ("grayscale", "rgb", "rgba"))
+    _check_choice("interpolation", interpolation, ("bilinear", "nearest"))
+    _check_choice("subset", subset, ("training", "validation", "both"))
+    _check_choice("format", format, (None, "tf", "grain"))
+    _check_choice("on_bad", on_bad, ("refuse", "skip"))
+    _check_choice("cache", cache, ("memory", "disk", "none", None))
+    height, width = image_size
+    if min(height, width) < 1:
+        raise ValueError(f"`image_size` must be positive. Received: image_size={image_size}")
+    directory, form = Path(directory), ImageForm(color_mode, (height, width), interpolation)
+    if isinstance(labels, str) and labels == "inferred":
+        leave_out = [HELDOUT] if class_names is None and has_heldout(directory) else []
+        folder = walk(directory, class_names=class_names, leave_out=leave_out)
+        audited = audit(directory, folder, form=form, cache=cache).require(on_bad)
+        images = audited.images
+    else:
+        audited, images = _audit_flat(directory, labels, form, on_bad, cache)
+        label_mode = None if labels is None else label_mode
+
+    parts = {"all": np.arange(len(images))}
+    if validation_split:
+        training, validation = split_indices(images, validation_split, seed, stratify)
+        parts = {"training": training, "validation": validation}
+        if subset != "both":
+            parts = {subset: parts[subset]}
+    y = _encode(images, label_mode)
+    datasets = []
+    for part, indices in parts.items():
+        chosen = images.take(indices)
+        batches = Batches(
+            chosen.images,
+            None if y is None else y[indices],
+            batch_size,
+            shuffle=shuffle and part != "validation",
+            seed=seed,
+            class_names=images.class_names,
+            file_paths=chosen.file_paths,
+        )
+        datasets.append(as_format(batches, format))
+        datasets[-1].audit = audited
+    return datasets if len(datasets) == 2 else datasets[0]
+
+
+def _check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {tuple(choices)}. Received: {name}={value!r}")
+
+
+def _audit_flat(
+    directory: Path,
+    labels: Sequence[int] | None,
+    form: ImageForm,
+    on_bad: OnBad,
+    cache: Cache | None,
+) -> tuple[Audit, LabeledImages]:
+    """Read all files below `directory`, in the order of their paths, with the labels given."""
+    folder = walk_flat(directory)
+    audited = audit(directory, folder, form=form, cache=cache).require(on_bad)
+    y = np.zeros(len(folder.files), np.int64) if labels is None else np.asarray(labels)
+    whole = np.issubdtype(y.dtype, np.integer)
+    if y.shape != (len(folder.files),) or not whole or y.min() < 0:
+        raise ValueError(
+            f"`labels` must be one integer >= 0 for each of the {len(folder.files)} files in "
+            f"{directory}. Received: labels of shape {y.shape} and type {y.dtype}"
+        )
+    used = set(audited.images.file_paths)
+    kept = [str(directory / file.path) in used for file in folder.files]
+    names = tuple(str(number) for number in range(y.max() + 1))
+    return audited, replace(audited.images, labels=y[kept].astype(np.int64), class_names=names)
+
+
+def _encode(images: LabeledImages, label_mode: LabelMode | None) -> np.ndarray | None:
+    """Return the labels in Keras's encodings."""
+    if label_mode == "int":
+        return images.labels.astype("int32")
+    if label_mode == "categorical":
+        return np.eye(len(images.class_names), dtype="float32")[images.labels]
+    if label_mode == "binary":
+        if len(images.class_names) != 2:
+            raise ValueError(
+                '`label_mode="binary"` needs exactly 2 classes. '
+                f"Received: class_names={list(images.class_names)}"
+            )
+        return images.labels.astype("float32")[:, np.newaxis]
+    return None

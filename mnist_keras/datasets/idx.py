@@ -1,0 +1,89 @@
+"""The IDX files of LeCun's page: big-endian headers, then bytes."""
+
+import gzip
+import math
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from mnist_keras.datasets.images import DataError
+
+# By part: the names of images and labels.
+FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "t10k": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Return the array of an IDX file, gzipped or not.
+
+    The format is a big-endian header (two zero bytes, the type `0x08` for unsigned bytes,
+    the number of dimensions, then each dimension as a 32-bit integer) and the bytes.
+
+    Raises:
+        DataError: If the file cannot be read, or header and content disagree.
+    """
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        raise DataError(f"{path}: not an IDX file of bytes (it starts with {content[:4].hex(' ')})")
+    rank = content[3]
+    header = 4 + 4 * rank
+    if len(content) < header:
+        raise DataError(f"{path}: the IDX header is cut short")
+    shape = tuple(int(n) for n in np.frombuffer(content, ">u4", rank, offset=4))
+    if len(content) - header != math.prod(shape):
+        raise DataError(
+            f"{path}: the IDX header promises {'×'.join(map(str, shape))} = {math.prod(shape)} "
+            f"bytes, the file holds {len(content) - header}"
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def read_folder(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return images and labels of each part, `"train"` and `"t10k"`, that lies in a folder.
+
+    Raises:
+        DataError: If there is none, a file is damaged, or images and labels do not fit.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of IDX files")
+    parts = {}
+    for part, names in FILES.items():
+        files = [_find(folder, name) for name in names]
+        if not any(files):
+            continue
+        for file, name in zip(files, names, strict=True):
+            if file is None:
+                raise DataError(f"{folder}: {name} is missing beside its partner")
+        images, labels = (read_idx(file) for file in files if file)
+        if images.ndim != 3:
+            raise DataError(f"{files[0]}: expected n×height×width. Received: {images.shape}")
+        if labels.shape != images.shape[:1]:
+            raise DataError(f"{files[1]}: {labels.shape} labels for {len(images)} images")
+        parts[part] = images, labels
+    if not parts:
+        expected = " or ".join(names[0] for names in FILES.values())
+        raise DataError(f"{folder}: no IDX files ({expected}, gzipped or not)")
+    return parts
+
+
+def lies_in(folder: Path) -> bool:
+    """Return whether there is an IDX file of one of the known names."""
+    return any(_find(folder, name) for names in FILES.values() for name in names)
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    """Return the file of that name: as published, with a dot for the last dash's, or gzipped."""
+    dotted = name.replace("-idx", ".idx")
+    for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
+        if os.path.isfile(folder / candidate):
+            return folder / candidate
+    return None

@@ -1,0 +1,293 @@
+"""The bytes of one file become pixels, or a reason why they cannot."""
+
+import io
+import math
+import os
+import stat
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from mnist_keras.datasets.image_folder.truncation import (
+    damaged_chunk,
+    end_of,
+    end_of_scans,
+    format_of,
+    has_all_rows,
+)
+from mnist_keras.datasets.images import DataError
+
+# Keras's list; the content decides how a file is decoded, not its extension.
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG")
+# Images that Keras passes over without a word, and Pillow may or may not know.
+UNSUPPORTED_EXTENSIONS = (
+    *(".avif", ".dng", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jpe", ".pbm", ".pgm", ".ppm"),
+    *(".psd", ".svg", ".tga", ".tif", ".tiff", ".webp"),
+)
+_UNSUPPORTED_FORMATS = ("AVIF", "ICO", "JPEG2000", "PPM", "PSD", "TGA", "TIFF", "WEBP")
+_MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
+
+_MAX_BYTES = 2**28
+# Declared pixels beyond which a file is refused before it is decoded.
+_MAX_PIXELS = 50_000_000
+_LARGE_PIXELS = 4_000_000
+LEAST_SIDE = 8
+# Levels between channels, up to which a pixel counts as gray: what JPEG does to gray.
+GRAY_LEVELS = 16
+_EXIF_ORIENTATION = 0x0112
+
+ColorMode = Literal["grayscale", "rgb", "rgba"]
+CHANNELS: dict[ColorMode, int] = {"grayscale": 1, "rgb": 3, "rgba": 4}
+# Called with the kind of a finding and, where there is more to say, a reason.
+Remark = Callable[..., None]
+
+
+class BadImageError(DataError):
+    """A file that is not one whole image of a known type.
+
+    Attributes:
+        kind: Key of `findings.KINDS`.
+    """
+
+    def __init__(self, kind: str, reason: str = ""):
+        super().__init__(reason)
+        self.kind = kind
+
+
+def read_file(path: Path | str) -> bytes:
+    """Return the content of a regular file; nothing else is waited for.
+
+    Raises:
+        BadImageError: If it is no regular file, is too large or cannot be read.
+    """
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadImageError("not_a_file")
+            if status.st_size > _MAX_BYTES:
+                raise BadImageError("too_large", f"{status.st_size:,} bytes")
+            return file.read()
+    except OSError as error:
+        raise BadImageError(
+            "unreadable_file", f"cannot be read: {error.strerror or error}"
+        ) from error
+
+
+def read_stream(stream: BinaryIO) -> bytes:
+    """Return what is left of a stream.
+
+    Raises:
+        BadImageError: If it is more than an image may have.
+    """
+    content = stream.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise BadImageError("too_large", f"more than {_MAX_BYTES:,} bytes")
+    return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file, but do not wait for the writer of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def decode(content: bytes, color_mode: ColorMode, remark: Remark | None = None) -> np.ndarray:
+    """Return the image that a file holds, as a `uint8` array of shape `(height, width, channels)`.
+
+    Args:
+        content: The bytes of the file.
+        color_mode: `"grayscale"`, `"rgb"` or `"rgba"`.
+        remark: Called with the kind of each finding that does not stop the image from being
+            used, and a reason. `None` also leaves out the checks for damage that Pillow's decoder
+            does not see: for content that was decoded before.
+
+    Raises:
+        BadImageError: If it is not one whole, upright, opaque image of a known type.
+    """
+    if not content:
+        raise BadImageError("empty_file")
+    with warnings.catch_warnings():
+        # Beyond the refusals, what Pillow warns of (odd metadata) does not touch the pixels.
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with _open(content) as image:
+                _check_header(image)
+                if remark is None:
+                    return _pixels(image, content, color_mode, say_nothing)
+                _check_end(image, content, remark)
+                pixels = _pixels(image, content, color_mode, remark)
+                _check_scan(image, content)
+                return pixels
+        except (BadImageError, MemoryError):
+            raise
+        except Exception as error:  # Pillow's decoders raise almost anything on damaged files
+            kind = "truncated" if end_of(content) is None else "damaged"
+            raise BadImageError(kind, f"{kind} image: {_one_line(error)}") from error
+
+
+def say_nothing(kind: str, reason: str = "") -> None:
+    """Remark nothing: for who uses an image alone, and minds only damage."""
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _open(content: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise _unidentified(content) from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise BadImageError("too_large", f"declares more than {_MAX_PIXELS:,} pixels") from None
+
+
+def _unidentified(content: bytes) -> BadImageError:
+    """Say what a file is that none of the decoders knows."""
+    start = content[:512].lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return BadImageError("web_page")
+    if start.startswith(b"version https://git-lfs"):
+        return BadImageError("lfs_pointer")
+    if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in start):
+        return BadImageError("unsupported_type", "an SVG drawing")
+    if format_of(content):
+        kind = "truncated" if end_of(content) is None else "damaged"
+        return BadImageError(kind, f"{kind} image: its header cannot be read")
+    try:
+        with Image.open(io.BytesIO(content), formats=_UNSUPPORTED_FORMATS) as image:
+            return BadImageError("unsupported_type", f"a {image.format} image")
+    except Exception:
+        return BadImageError("not_an_image", "not a BMP, GIF, JPEG or PNG image")
+
+
+def _check_header(image: Image.Image) -> None:
+    """Refuse by what the header declares, before anything is decoded."""
+    width, height = image.size
+    if width * height > _MAX_PIXELS:
+        raise BadImageError("too_large", f"declares more than {_MAX_PIXELS:,} pixels")
+    if min(image.size) < LEAST_SIDE:
+        raise BadImageError("too_small", f"{width}×{height} pixels; at least {LEAST_SIDE} a side")
+    # A multi-picture JPEG of a camera shows its first picture everywhere.
+    if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
+        raise BadImageError("animated", f"animated: {frames} frames")
+
+
+def _check_end(image: Image.Image, content: bytes, remark: Remark) -> None:
+    end = end_of(content)
+    if end is None:
+        raise BadImageError("truncated", f"truncated image: the {image.format} has no end")
+    if image.format == "PNG":
+        if chunk := damaged_chunk(content):
+            raise BadImageError("damaged", f"damaged image: the checksum of its {chunk} is wrong")
+        if not has_all_rows(content):
+            raise BadImageError("truncated", "truncated image: rows of pixels are missing")
+    if end < len(content) and image.format != "MPO":
+        remark("trailing_bytes", f"{len(content) - end:,} bytes after its end")
+
+
+def _check_scan(image: Image.Image, content: bytes) -> None:
+    """Refuse a JPEG whose end marker comes too early: decoders fill up what is missing.
+
+    A whole image has no use for more data. So other data is put behind its last scan, also such
+    as follows a restart marker: if that changes a pixel, the decoder had been in want of it.
+    """
+    if image.format not in ("JPEG", "MPO"):
+        return
+    stop = end_of_scans(content)
+    data = b"\x2a\x95\x5a\x6b" * 64
+    more = data + b"".join(bytes([0xFF, 0xD0 + n]) + data for n in range(8))
+    longer = content[:stop] + more + content[stop:]
+    with Image.open(io.BytesIO(longer), formats=("JPEG",)) as other:
+        if not np.array_equal(np.asarray(image), np.asarray(other)):
+            raise BadImageError("truncated", "truncated image: rows of pixels are missing")
+
+
+def _pixels(
+    image: Image.Image, content: bytes, color_mode: ColorMode, remark: Remark
+) -> np.ndarray:
+    """Return the pixels in the channels asked for; what is ambiguous is refused."""
+    image.load()
+    if math.prod(image.size) > _LARGE_PIXELS:
+        remark("large", f"large: {image.size[0]}×{image.size[1]} pixels")
+    if "exif" in image.info and (turn := _orientation(image)) > 1:
+        raise BadImageError("rotated", f"rotated by its EXIF data (orientation {turn})")
+    if "icc_profile" in image.info or "gamma" in image.info:
+        remark("color_profile")
+    if image.mode == "1":
+        remark("one_bit")
+    elif image.mode == "CMYK":
+        remark("cmyk")
+    if image.mode.startswith("I") or (image.format == "PNG" and content[24] == 16):
+        remark("sixteen_bit")
+    if image.mode == "P":
+        remark("palette")
+    found = _converted(image, color_mode, remark)
+    return found[..., np.newaxis] if found.ndim == 2 else found
+
+
+def _converted(image: Image.Image, color_mode: ColorMode, remark: Remark) -> np.ndarray:
+    if image.mode.startswith("I"):  # one channel of 16 bits: scale to 8
+        if "transparency" in image.info:
+            raise BadImageError("transparent", "transparent pixels")
+        deep = np.asarray(image, np.float64)
+        image = Image.fromarray(np.rint(deep * (255 / 65535)).clip(0, 255).astype(np.uint8))
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    elif image.mode == "P":
+        image = image.convert("RGB")
+    if color_mode != "rgba" and "A" in image.getbands():
+        if image.getchannel("A").getextrema() != (255, 255):
+            raise BadImageError(
+                "transparent", "transparent pixels; flatten it, or read it as color_mode='rgba'"
+            )
+        remark("opaque_alpha")
+        image = image.convert("RGB" if "R" in image.getbands() else "L")
+    if color_mode == "grayscale" and image.mode in ("RGB", "CMYK", "YCbCr"):
+        channels = np.asarray(image.convert("RGB")).astype(np.int16)
+        colored = np.ptp(channels, axis=-1).max() > GRAY_LEVELS
+        remark("color_lost" if colored else "gray_in_rgb")
+    if image.mode != _MODES[color_mode]:
+        image = image.convert(_MODES[color_mode])
+    return np.asarray(image)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        turn = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # metadata nobody can read turns nothing
+        return 1
+    return turn if isinstance(turn, int) and 1 < turn <= 8 else 1
+
+
+Interpolation = Literal["bilinear", "nearest"]
+
+
+def resize(image: np.ndarray, size: tuple[int, int], interpolation: Interpolation) -> np.ndarray:
+    """Resize one image as Keras does: centers of pixels aligned, no antialiasing, `float32`.
+
+    An image that has the size already is returned as it is.
+    """
+    if image.shape[:2] == tuple(size):
+        return image
+    image = image.astype(np.float32)
+    for axis in (1, 0):
+        length = size[axis]
+        ratio = np.float32(image.shape[axis] / length)
+        at = (np.arange(length, dtype=np.float32) + np.float32(0.5)) * ratio
+        if interpolation == "nearest":
+            image = image.take(np.minimum(at.astype(int), image.shape[axis] - 1), axis)
+            continue
+        at -= np.float32(0.5)
+        lower = np.floor(at)
+        weight = (at - lower).reshape([-1 if a == axis else 1 for a in range(3)])
+        low = image.take(np.maximum(lower, 0).astype(int), axis)
+        high = image.take(np.minimum(np.ceil(at), image.shape[axis] - 1).astype(int), axis)
+        image = low + (high - low) * weight
+    return image

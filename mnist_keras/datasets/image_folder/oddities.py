@@ -1,0 +1,269 @@
+"""What the images of a data set say together: duplicates, near duplicates, odd ones, classes that differ."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from mnist_keras._foundations.files import escaped
+from mnist_keras.datasets.image_folder.decoding import GRAY_LEVELS
+from mnist_keras.datasets.image_folder.findings import Finding
+
+# Levels of root mean square difference up to which two images are almost the same: that of a JPEG
+# copy at quality 75. The nearest two of MNIST's 10,000 test images are 8.9 apart.
+_NEAR_LEVELS = 8.0
+# How far the features of such a copy are from the original's, by root of the number of pixels.
+_NEAR_FEATURES = 2.2
+_FREQUENCIES = 4
+_NEIGHBORS = 4
+_CHUNK = 256  # images looked at together
+# All pixels within so many levels: black, white, or values of 0…1 saved as bytes.
+_CONTRAST_LEVELS = 4
+# Correlation of neighboring pixels; pictures have more than 0.5.
+_NOISE_CORRELATION = 0.1
+_DARK, _BRIGHT = 64, 192
+# A few images show no habit of their class.
+_LEAST_IMAGES = 10
+# How many times the smallest class the largest may be without a refusal.
+_MOST_IMBALANCE = 5
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Numbers that describe images: arrays with one entry an image.
+
+    Attributes:
+        brightness: Mean level.
+        contrast: Highest less lowest level.
+        color: Largest difference of the channels of a pixel.
+        border: Mean level of the outermost pixels.
+        order: Correlation of pixels with their right neighbors; NaN without contrast.
+        features: Amplitudes of the lowest spatial frequencies: a shift hardly changes them.
+    """
+
+    brightness: np.ndarray
+    contrast: np.ndarray
+    color: np.ndarray
+    border: np.ndarray
+    order: np.ndarray
+    features: np.ndarray
+
+    @staticmethod
+    def joined(parts: "Sequence[Looks]") -> "Looks":
+        """Return the looks of all parts, of which there is at least one, in this order."""
+        names = [field.name for field in fields(Looks)]
+        return Looks(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def look(images: np.ndarray) -> Looks:
+    """Return the looks of at least one image; shape `(n, height, width, channels)`."""
+    return Looks.joined([_look(images[i : i + _CHUNK]) for i in range(0, len(images), _CHUNK)])
+
+
+def _look(images: np.ndarray) -> Looks:
+    gray, color = _gray_and_color(images)
+    flat = gray.reshape(len(gray), -1)
+    border = np.concatenate([gray[:, 0], gray[:, -1], gray[:, :, 0], gray[:, :, -1]], axis=1)
+    deviation = gray - flat.mean(1)[:, np.newaxis, np.newaxis]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        order = (deviation[:, :, 1:] * deviation[:, :, :-1]).mean((1, 2)) / deviation.var((1, 2))
+    spectrum = np.abs(np.fft.rfft2(gray, norm="ortho")).astype(np.float32)
+    k = _FREQUENCIES
+    low = np.concatenate([spectrum[:, :k, :k], spectrum[:, 1 - k :, :k]], axis=1)
+    return Looks(
+        brightness=flat.mean(1),
+        contrast=np.ptp(flat, axis=1),
+        color=color,
+        border=border.mean(1),
+        order=order,
+        features=low.reshape(len(low), -1),
+    )
+
+
+def _gray_and_color(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of the channels, and of each image its largest difference of channels."""
+    channels = images[..., :3]
+    if _is_gray(images):  # as of most digits: a tenth of the time
+        return channels[..., 0].astype(np.float32), np.zeros(len(images))
+    color = np.ptp(channels, axis=-1).reshape(len(images), -1).max(1)
+    return channels.mean(-1, dtype=np.float32), color
+
+
+def _is_gray(images: np.ndarray) -> bool:
+    return bool((images[..., :3] == images[..., :1]).all())
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All images of a data set that could be read, with what is known of each.
+
+    Attributes:
+        paths: Where each one is.
+        class_names: One name a class.
+        labels: Class of each image.
+        heldout: Whether it is held out from training.
+        fingerprints: Its content hash.
+        looks: Its looks.
+        encodings: By trait (format, size in the file), that of each image.
+        read: Returns the images at some positions, for a closer look.
+    """
+
+    paths: Sequence[str]
+    class_names: Sequence[str]
+    labels: np.ndarray
+    heldout: np.ndarray
+    fingerprints: np.ndarray
+    looks: Looks
+    encodings: Mapping[str, Sequence[str]]
+    read: Callable[[np.ndarray], np.ndarray]
+
+
+def findings(contents: Contents) -> Iterator[Finding]:
+    """Yield what is to be said of the images, of one and of many."""
+    yield from _odd_images(contents)
+    yield from _duplicates(contents)
+    yield from _near_duplicates(contents)
+    yield from _class_habits(contents)
+
+
+def counts(
+    class_names: Sequence[str], labels: np.ndarray, per_class: int | None
+) -> Iterator[Finding]:
+    """Yield what is wrong with the numbers of images that the classes have.
+
+    Without `per_class`, no class may have many times the images of another; with it, each one
+    needs so many.
+    """
+    found = np.bincount(labels, minlength=len(class_names))
+    if per_class is None and found.max() > found.min():
+        low, high = int(found.argmin()), int(found.argmax())
+        yield Finding(
+            "imbalanced" if found[high] > _MOST_IMBALANCE * found[low] else "uneven",
+            ".",
+            f"{found[low]:,} images of class '{escaped(class_names[low])}', "
+            f"{found[high]:,} of class '{escaped(class_names[high])}'",
+        )
+    for name, count in zip(class_names, found, strict=True):
+        if per_class is not None and count < per_class:
+            yield Finding("too_few", name, f"{count} images, {per_class} are asked for")
+
+
+def _odd_images(contents: Contents) -> Iterator[Finding]:
+    looks = contents.looks
+    flat = looks.contrast <= _CONTRAST_LEVELS
+    for i in np.flatnonzero(flat).tolist():
+        level = f"all pixels within {looks.contrast[i]:.0f} levels of {looks.brightness[i]:.0f}"
+        yield Finding("no_contrast", contents.paths[i], level)
+    for i in np.flatnonzero(~flat & (looks.order < _NOISE_CORRELATION)).tolist():
+        yield Finding("noise", contents.paths[i])
+    colored = looks.color > GRAY_LEVELS
+    if _is_usual(~colored, np.ones_like(flat)):
+        for i in np.flatnonzero(colored).tolist():
+            yield Finding("colored", contents.paths[i], "colored, unlike most")
+    dark, bright = ~flat & (looks.border < _DARK), ~flat & (looks.border > _BRIGHT)
+    for usual, odd, word in ((dark, bright, "bright"), (bright, dark, "dark")):
+        if _is_usual(usual, ~flat):
+            for i in np.flatnonzero(odd).tolist():
+                yield Finding("inverted", contents.paths[i], f"{word} background, unlike most")
+
+
+def _is_usual(has: np.ndarray, of: np.ndarray) -> bool:
+    """Return whether so many images have it that those without are odd."""
+    return bool(has.sum() >= max(_LEAST_IMAGES, 0.9 * of.sum()))
+
+
+def _duplicates(contents: Contents) -> Iterator[Finding]:
+    """Yield images whose pixels are equal."""
+    _, inverse, counts = np.unique(contents.fingerprints, return_inverse=True, return_counts=True)
+    several = np.flatnonzero(counts[inverse] > 1)
+    groups: dict[int, list[int]] = {}
+    for i in several.tolist():
+        groups.setdefault(int(inverse[i]), []).append(i)
+    for group in groups.values():
+        # The first of each class and of each side stand for all of them.
+        of_class: dict[int, int] = {}
+        of_side: dict[bool, int] = {}
+        for i in group:
+            of_class.setdefault(int(contents.labels[i]), i)
+            of_side.setdefault(bool(contents.heldout[i]), i)
+        for i in group:
+            label, heldout = int(contents.labels[i]), bool(contents.heldout[i])
+            other = next((j for c, j in of_class.items() if c != label), None)
+            first = of_side[heldout]
+            if other is not None:
+                name = escaped(contents.class_names[contents.labels[other]])
+                where = f"same image as {escaped(contents.paths[other])}, class '{name}'"
+                yield Finding("two_labels", contents.paths[i], where)
+            if heldout and False in of_side:
+                where = f"same image as {escaped(contents.paths[of_side[False]])}"
+                yield Finding("leak", contents.paths[i], where)
+            elif i != first and other is None:
+                yield Finding(
+                    "duplicate",
+                    contents.paths[i],
+                    f"same image as {escaped(contents.paths[first])}",
+                )
+
+
+def _near_duplicates(contents: Contents) -> Iterator[Finding]:
+    """Yield images that are almost equal, be they shifted by a pixel or a JPEG copy."""
+    from scipy.spatial import cKDTree
+
+    _, distinct = np.unique(contents.fingerprints, return_index=True)
+    distinct = distinct[contents.looks.contrast[distinct] > _CONTRAST_LEVELS]
+    if len(distinct) < 2:
+        return
+    features = contents.looks.features[distinct]
+    _, height, width, _ = contents.read(distinct[:1]).shape
+    radius = _NEAR_FEATURES * math.sqrt(height * width)
+    k = min(_NEIGHBORS, len(distinct))
+    _, near = cKDTree(features).query(features, k, distance_upper_bound=radius, workers=-1)
+    rows, columns = np.nonzero(near < len(distinct))
+    pairs = np.sort(np.stack([rows, near[rows, columns]], axis=1), axis=1)
+    pairs = distinct[np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)]
+    for start in range(0, len(pairs), _CHUNK):
+        some = pairs[start : start + _CHUNK]
+        apart = _levels_apart(contents.read(some[:, 0]), contents.read(some[:, 1]))
+        for (i, j), levels in zip(some.tolist(), apart, strict=True):
+            if levels <= _NEAR_LEVELS:
+                other, path = sorted((i, j))
+                said = f"{levels:.1f} levels apart from {escaped(contents.paths[other])}"
+                yield Finding("near_duplicate", contents.paths[path], said)
+
+
+def _levels_apart(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the root mean square difference of pairs, at the best of nine shifts by a pixel."""
+    if _is_gray(images) and _is_gray(others):
+        images, others = images[..., :1], others[..., :1]
+    images, others = images.astype(np.float32), others.astype(np.float32)
+    height, width = images.shape[1] - 2, images.shape[2] - 2
+    middle = images[:, 1:-1, 1:-1]
+    return np.min(
+        [
+            np.sqrt(((middle - others[:, y : y + height, x : x + width]) ** 2).mean((1, 2, 3)))
+            for y in range(3)
+            for x in range(3)
+        ],
+        axis=0,
+    )
+
+
+def _class_habits(contents: Contents) -> Iterator[Finding]:
+    """Yield classes that could be told from the others by something that is no picture."""
+    for label, name in enumerate(contents.class_names):
+        own = contents.labels == label
+        if own.sum() < _LEAST_IMAGES or (~own).sum() < _LEAST_IMAGES:
+            continue
+        for trait, values in contents.encodings.items():
+            all_values = np.asarray(values)
+            value, count = Counter(all_values[own].tolist()).most_common(1)[0]
+            if count >= 0.9 * own.sum() and (all_values[~own] == value).mean() <= 0.1:
+                said = f"{trait} {value} in this class, not in the others"
+                yield Finding("class_differs", name, said)
+        bounds = [np.percentile(contents.looks.brightness[s], (5, 95)) for s in (own, ~own)]
+        if bounds[0][0] > bounds[1][1]:
+            yield Finding("class_differs", name, "brighter than the others")
+        elif bounds[0][1] < bounds[1][0]:
+            yield Finding("class_differs", name, "darker than the others")

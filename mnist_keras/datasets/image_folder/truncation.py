@@ -1,0 +1,165 @@
+"""Where an image file ends, and whether it is whole: decoders do not always ask."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+_STARTS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8": "JPEG", b"GIF8": "GIF", b"BM": "BMP"}
+
+
+def format_of(content: bytes) -> str | None:
+    """Return `"PNG"`, `"JPEG"`, `"GIF"` or `"BMP"` by how a file starts, or `None`."""
+    return next((name for start, name in _STARTS.items() if content.startswith(start)), None)
+
+
+def end_of(content: bytes) -> int | None:
+    """Return the position after the end of an image, or `None` if its end is missing.
+
+    Walks over the parts of a PNG, JPEG or GIF by their lengths. A BMP ends where its header
+    says, or with the file where it does not say.
+    """
+    walks = {"PNG": _png, "JPEG": _jpeg, "GIF": _gif, "BMP": _bmp}
+    walk = walks.get(format_of(content) or "")
+    try:
+        return walk(content) if walk else None
+    except (IndexError, struct.error):  # a part that goes on beyond the end of the file
+        return None
+
+
+def damaged_chunk(content: bytes) -> str | None:
+    """Return the name of the first chunk of a PNG whose checksum is wrong, or `None`.
+
+    Raises:
+        struct.error: If the PNG has no end.
+    """
+    for kind, data, checksum in _png_chunks(content):
+        if zlib.crc32(data) != checksum:
+            return kind.decode("ascii", "backslashreplace")
+    return None
+
+
+def has_all_rows(content: bytes) -> bool:
+    """Return whether the compressed data of a PNG is whole and holds all its rows.
+
+    Raises:
+        struct.error: If the PNG has no end.
+    """
+    width, height, depth, colors, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, 16)
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colors]
+    # Adam7: the first column and row of each of seven passes, and the steps between them.
+    passes = (
+        *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+        *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+    )
+    expected = 0
+    for x, y, right, down in passes if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -(-(width - x) // right), -(-(height - y) // down)
+        if columns > 0 and rows > 0:
+            expected += rows * (1 + -(-columns * bits // 8))  # each row after its filter
+    inflate = zlib.decompressobj()
+    found = 0
+    for kind, data, _ in _png_chunks(content):
+        if kind == b"IDAT" and found <= expected:  # no decoder reads more, however much there is
+            found += len(inflate.decompress(data[4:], expected + 1 - found))
+    return found > expected or (inflate.eof and found == expected)
+
+
+def end_of_scans(content: bytes) -> int:
+    """Return where the compressed data of a JPEG's last scan ends, before what fills or follows.
+
+    Raises:
+        IndexError, struct.error: If the JPEG has no end.
+    """
+    stop = 2
+    for marker, following in _jpeg_parts(content):
+        if marker == 0xDA:
+            stop = following
+    while True:
+        if content[stop - 1] == 0xFF:  # filling
+            stop -= 1
+        elif content[stop - 2] == 0xFF and 0xD0 <= content[stop - 1] <= 0xD7:  # restarts nothing
+            stop -= 2
+        else:
+            return stop
+
+
+def _png(content: bytes) -> int | None:
+    return 8 + sum(8 + len(data) for _, data, _ in _png_chunks(content))
+
+
+def _png_chunks(content: bytes) -> Iterator[tuple[bytes, memoryview, int]]:
+    """Yield the kind of each chunk, kind and data together, and the checksum they should have."""
+    view, position, kind = memoryview(content), 8, b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", content, position)
+        (checksum,) = struct.unpack_from(">I", content, position + 8 + length)
+        yield kind, view[position + 4 : position + 8 + length], checksum
+        position += 12 + length
+
+
+def _jpeg(content: bytes) -> int | None:
+    *_, (_, end) = _jpeg_parts(content)
+    return end
+
+
+def _jpeg_parts(content: bytes) -> Iterator[tuple[int, int]]:
+    """Yield each marker, up to the end of the image, and where what belongs to it ends."""
+    position, marker = 2, 0
+    while marker != 0xD9:
+        if content[position] != 0xFF or content[position + 1] == 0xFF:  # filling
+            position += 1
+            continue
+        marker = content[position + 1]
+        position += 2
+        if marker not in (0x01, *range(0xD0, 0xDA)):  # these stand alone
+            (length,) = struct.unpack_from(">H", content, position)
+            position += length
+        if marker == 0xDA:
+            position = _after_scan(content, position)
+        yield marker, position
+
+
+def _after_scan(content: bytes, position: int) -> int:
+    """Return where the compressed data ends: at a marker that is neither data nor a restart."""
+    while True:
+        position = content.find(b"\xff", position)
+        if position < 0:
+            raise IndexError
+        follows = content[position + 1]
+        if follows == 0 or 0xD0 <= follows <= 0xD7:
+            position += 2
+        elif follows == 0xFF:
+            position += 1
+        else:
+            return position
+
+
+def _gif(content: bytes) -> int | None:
+    position = 13 + _colors(content[10])
+    while True:
+        block = content[position]
+        if block == 0x3B:
+            return position + 1
+        if block == 0x21:  # an extension and its label
+            position += 2
+        elif block == 0x2C:  # an image: place, size, own colors, code size
+            position += 11 + _colors(content[position + 9])
+        else:
+            return None
+        while length := content[position]:
+            position += 1 + length
+        position += 1
+
+
+def _colors(flags: int) -> int:
+    """Return the bytes of the color table that the flags announce."""
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _bmp(content: bytes) -> int | None:
+    (size,) = struct.unpack_from("<I", content, 2)
+    if size > len(content):
+        return None
+    # Some programs write no size, or that of the header alone.
+    (pixels,) = struct.unpack_from("<I", content, 10)
+    return size if size > pixels else len(content)

@@ -1,0 +1,303 @@
+"""Walk a class-per-folder directory: its classes, its image files, and what is wrong with both."""
+
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from mnist_keras._foundations.files import escaped
+from mnist_keras.datasets.image_folder.decoding import EXTENSIONS, UNSUPPORTED_EXTENSIONS
+from mnist_keras.datasets.image_folder.findings import Finding
+
+# Beyond so many files a wrong path is likelier than a data set.
+MAX_FILES = 1_000_000
+# The class names of a walk that asks for no classes.
+FLAT = ("",)
+# What systems put beside the files of a user, and is not hidden by a dot.
+_SYSTEM = ("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir", "Icon\r")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A file with the extension of an image.
+
+    Attributes:
+        path: Relative to the directory that was walked, with `/` between its parts.
+        label: Index of its class.
+        size: Bytes.
+        changed: Times of the last change of its content and of its entry, in nanoseconds.
+    """
+
+    path: str
+    label: int
+    size: int
+    changed: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a walk found.
+
+    Attributes:
+        class_names: The class folders in natural order: `9` before `10`.
+        files: The image files, by class, then in Keras's order.
+        findings: What is wrong, left out or worth knowing.
+    """
+
+    class_names: tuple[str, ...]
+    files: tuple[ImageFile, ...]
+    findings: tuple[Finding, ...]
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Return a sorting key that puts class `10` after class `9`."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def walk(
+    directory: Path,
+    base: str = "",
+    class_names: Sequence[str] | None = None,
+    leave_out: Collection[str] = (),
+    max_files: int = MAX_FILES,
+) -> Folder:
+    """Walk a directory with one folder of images for each class. No file is opened.
+
+    Hidden files, system files and links to folders are no data. Nothing is followed twice, so
+    that a link in a circle ends.
+
+    Args:
+        directory: What all paths are relative to.
+        base: The folder of class folders within `directory`; by default it is `directory`.
+        class_names: The class folders to walk, in the order of the labels. Defaults to all of
+            them in natural order.
+        leave_out: Folders beside the class folders that are none.
+        max_files: Files beyond which the walk stops with a finding.
+    """
+    walker = _Walker(directory, base, max_files)
+    found = walker.classes(leave_out, asked=class_names is not None)
+    chosen = found if class_names is None else tuple(class_names)
+    if walker.usable:
+        for name in chosen:
+            if name not in found:
+                walker.find("no_classes", walker.within(name), "no such class folder")
+    for label, name in enumerate(chosen):
+        if walker.usable:
+            walker.walk_class(name, label)
+    if walker.usable:
+        walker.check_depth()
+    return Folder(chosen, tuple(walker.files), tuple(walker.findings))
+
+
+def walk_flat(directory: Path, max_files: int = MAX_FILES) -> Folder:
+    """Walk all image files below a directory, whatever its folders are called: one class."""
+    walker = _Walker(directory, "", max_files)
+    walker.walk_class("", 0)
+    findings = [f for f in walker.findings if f.kind not in ("nested_folder", "empty_class")]
+    if walker.usable and not walker.files:
+        findings.append(Finding("no_classes", ".", f"no images ({', '.join(EXTENSIONS)})"))
+    return Folder(FLAT, tuple(walker.files), tuple(findings))
+
+
+# Findings after which the walk ends: what it found is no data set.
+USELESS = ("missing", "no_classes", "single_class", "too_deep", "too_many_files")
+
+
+class _Walker:
+    """One walk: what it has found so far."""
+
+    def __init__(self, directory: Path, base: str, max_files: int):
+        self.directory = directory
+        self.base = base
+        self.max_files = max_files
+        self.files: list[ImageFile] = []
+        self.findings: list[Finding] = []
+        self.seen = 0
+        self.usable = True  # until something is found that makes going on useless
+
+    def within(self, name: str) -> str:
+        """Return the path of what lies in the base."""
+        return f"{self.base}/{name}" if self.base and name else self.base or name
+
+    def find(self, kind: str, path: str, reason: str = "") -> None:
+        self.findings.append(Finding(kind, path, reason))
+        self.usable = self.usable and kind not in USELESS
+
+    def classes(self, leave_out: Collection[str], asked: bool) -> tuple[str, ...]:
+        """Return the names of the class folders, and note what is wrong with them.
+
+        Args:
+            leave_out: Folders that are no classes.
+            asked: Whether the classes are known, so that one folder is no misunderstanding.
+        """
+        names, images = [], 0
+        for entry in self._entries(self.base):
+            path = self.within(entry.name)
+            if is_hidden(entry.name):
+                self.find("hidden", path)
+            elif _is_folder(entry):
+                self.seen -= 1  # it is no file
+                if entry.name in leave_out:
+                    continue
+                if entry.is_symlink() and self._leads_out(path):
+                    self.find("folder_link", path)
+                    continue
+                names.append(entry.name)
+                if entry.is_symlink():
+                    self.find("link", path)
+            else:
+                self.find("beside_classes", path)
+                images += entry.name.lower().endswith(EXTENSIONS)
+        if not self.usable:
+            return ()
+        names.sort(key=natural_key)
+        if not names:
+            found = f"found {images:,} images and no folders" if images else "found no folders"
+            self.find(
+                "no_classes",
+                self.base or ".",
+                f"expected one folder of images for each class; {found}",
+            )
+        elif len(names) == 1 and not asked:
+            self._only(names[0])
+        self._check_lookalikes(names)
+        return tuple(names)
+
+    def _leads_out(self, path: str) -> bool:
+        """Return whether a link leads to a folder that the walked one lies in."""
+        target, here = (os.path.realpath(p) for p in (self.directory / path, self.directory))
+        return os.path.commonpath([target, here]) == target
+
+    def _only(self, name: str) -> None:
+        """Say of the only folder whether it is the only class, or holds the classes."""
+        inner = [
+            entry.name
+            for entry in self._entries(self.within(name))
+            if _is_folder(entry) and not is_hidden(entry.name)
+        ]
+        if inner:
+            self.find(
+                "too_deep",
+                self.base or ".",
+                f"found only the folder '{escaped(name)}', which holds {len(inner)} folders; did "
+                f"you mean {escaped(str(self.directory / self.within(name)))}?",
+            )
+        elif self.usable:
+            self.find(
+                "single_class",
+                self.base or ".",
+                "expected one folder of images for each of at least two classes; "
+                f"found only the folder '{escaped(name)}'",
+            )
+
+    def _check_lookalikes(self, names: Sequence[str]) -> None:
+        alike: dict[str, str] = {}
+        for name in names:
+            key = unicodedata.normalize("NFKC", name).casefold().strip()
+            if key in alike:
+                self.find(
+                    "lookalike_classes", self.within(name), f"looks like '{escaped(alike[key])}'"
+                )
+            alike[key] = name
+
+    def walk_class(self, name: str, label: int) -> None:
+        """Take the image files of a class, and note if there are none."""
+        before, before_findings = len(self.files), len(self.findings)
+        self._walk(self.within(name), label)
+        self.files[before:] = sorted(self.files[before:], key=lambda file: os.path.split(file.path))
+        refused = any(finding.severity.refuses for finding in self.findings[before_findings:])
+        if len(self.files) == before and not refused:
+            self.find("empty_class", self.within(name), f"no images ({', '.join(EXTENSIONS)})")
+
+    def _walk(self, folder: str, label: int) -> None:
+        folders = [folder]  # no recursion: folders may be nested deeper than Python's stack
+        while folders:
+            folder = folders.pop()
+            for entry in self._entries(folder):
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                if is_hidden(entry.name):
+                    self.find("hidden", path)
+                elif not _is_folder(entry) or entry.is_symlink():
+                    self._take(entry, path, label)
+                elif entry.name.lower().endswith(EXTENSIONS):
+                    self.find("image_named_folder", path)
+                else:
+                    self.find("nested_folder", path)
+                    folders.append(path)
+
+    def _take(self, entry: "os.DirEntry[str]", path: str, label: int) -> None:
+        """Take a file, or note why it is none of the images."""
+        name = entry.name.lower()
+        if name.endswith(UNSUPPORTED_EXTENSIONS):
+            extension = PurePosixPath(name).suffix
+            self.find("unsupported_type", path, f"{extension} files are not read")
+            return
+        try:
+            status = entry.stat()
+        except OSError as error:
+            if name.endswith(EXTENSIONS):
+                broken = "broken_link" if entry.is_symlink() else "unreadable_file"
+                self.find(broken, path, f"cannot be read: {error.strerror or error}")
+            else:
+                self.find("other_files", path)
+            return
+        if entry.is_symlink():
+            self.find("folder_link" if stat.S_ISDIR(status.st_mode) else "link", path)
+            if stat.S_ISDIR(status.st_mode):
+                return
+        if not name.endswith(EXTENSIONS):
+            self.find("other_files", path)
+        elif not stat.S_ISREG(status.st_mode):
+            self.find("not_a_file", path, "not a regular file")
+        else:
+            changed = (status.st_mtime_ns, status.st_ctime_ns)
+            self.files.append(ImageFile(path, label, status.st_size, changed))
+
+    def _entries(self, folder: str) -> "Iterator[os.DirEntry[str]]":
+        """Yield what lies in a folder, until there is too much of it."""
+        try:
+            with os.scandir(self.directory / folder) as entries:
+                for entry in entries:
+                    self.seen += 1
+                    if self.seen > self.max_files:
+                        if self.usable:
+                            self.find(
+                                "too_many_files",
+                                self.base or ".",
+                                f"more than {self.max_files:,} files",
+                            )
+                        return
+                    yield entry
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror or type(error).__name__}"
+            kind = "missing" if folder == self.base else "unreadable_folder"
+            self.find(kind, folder or ".", reason)
+
+    def check_depth(self) -> None:
+        """Note if no class folder has an image of its own, but folders with images."""
+        own = 1 + self.within("class").count("/")
+        if not self.files or any(file.path.count("/") == own for file in self.files):
+            return
+        inner = self.directory / PurePosixPath(self.files[0].path).parents[1]
+        self.find(
+            "too_deep",
+            self.base or ".",
+            "no folder has an image of its own, only folders within; did you mean "
+            f"{escaped(str(inner))}?",
+        )
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of that name is no data: a dot's, or the system's."""
+    return name.startswith(".") or name in _SYSTEM

@@ -1,0 +1,209 @@
+"""Labeled images in memory: what every source and every folder gives."""
+
+import base64
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+
+class DataError(ValueError):
+    """The data cannot be used. The message names the file or the folder."""
+
+
+class LazyImages:
+    """Images that are read when they are asked for; indexed by rows as an array is.
+
+    Args:
+        read: Returns the images at an array of positions, in that order.
+        shape: `(n, height, width, channels)` of all images that `read` knows.
+        dtype: Of what `read` returns.
+        positions: Which of them these are, in this order. Defaults to all.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[np.ndarray], np.ndarray],
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        positions: np.ndarray | None = None,
+    ):
+        self._read = read
+        self._positions = np.arange(shape[0]) if positions is None else positions
+        self.shape = (len(self._positions), *shape[1:])
+        self.dtype = np.dtype(dtype)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        positions = self._positions[index]
+        return self._read(positions) if np.ndim(positions) else self._read(positions[None])[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "LazyImages":
+        """Return the images at `indices`, still unread."""
+        chosen = self._positions[np.asarray(indices, np.int64)]
+        return LazyImages(self._read, self.shape, self.dtype, chosen)
+
+
+Images = np.ndarray | LazyImages
+
+
+def joined(first: Images, second: Images) -> Images:
+    """Return the images of one and of the other after them, unread if one of them is."""
+    if not len(second):
+        return first
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return np.concatenate([first, second])
+    dtype = np.result_type(first.dtype, second.dtype)
+
+    def read(positions: np.ndarray) -> np.ndarray:
+        images = np.empty((len(positions), *first.shape[1:]), dtype)
+        early = positions < len(first)
+        images[early] = first[positions[early]]
+        images[~early] = second[positions[~early] - len(first)]
+        return images
+
+    return LazyImages(read, (len(first) + len(second), *first.shape[1:]), dtype)
+
+
+@dataclass(frozen=True)
+class LabeledImages:
+    """Images of one size with their classes.
+
+    Attributes:
+        name: What the images are called in tables, e.g. `"MNIST t10k"`.
+        images: Array of shape `(n, height, width, channels)`, or `LazyImages` of that shape;
+            `uint8`, or `float32` in 0…255 where images had to be resized.
+        labels: `int64` array of shape `(n,)`, indices into `class_names`.
+        class_names: One name a class.
+        fingerprints: One `fingerprint` an image, shape `(n,)`.
+        file_paths: Where each image was read from; empty for images that are in no file.
+    """
+
+    name: str
+    images: Images
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    fingerprints: np.ndarray
+    file_paths: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "LabeledImages":
+        """Return the images at `indices`, in that order."""
+        return replace(
+            self,
+            images=(
+                self.images.take(indices)
+                if isinstance(self.images, LazyImages)
+                else self.images[indices]
+            ),
+            labels=self.labels[indices],
+            fingerprints=self.fingerprints[indices],
+            file_paths=tuple(self.file_paths[i] for i in indices) if self.file_paths else (),
+        )
+
+    def extended(self, others: "LabeledImages") -> "LabeledImages":
+        """Return these images and others of the same classes and size after them."""
+        return replace(
+            self,
+            images=joined(self.images, others.images),
+            labels=np.concatenate([self.labels, others.labels]),
+            fingerprints=np.concatenate([self.fingerprints, others.fingerprints]),
+            file_paths=(*self.file_paths, *others.file_paths),
+        )
+
+    def canonical(self) -> "LabeledImages":
+        """Return the images sorted by class and content.
+
+        What is drawn from this order depends on the pixels alone, not on file names
+        nor on the order in which a file system lists them.
+        """
+        return self.take(self.canonical_order)
+
+    def sorted_by_content(self) -> "LabeledImages":
+        """Return the images sorted by content alone: what uses this order knows no label."""
+        return self.take(np.argsort(self.fingerprints, kind="stable"))
+
+    @property
+    def canonical_order(self) -> np.ndarray:
+        """Indices that sort the images by class and content."""
+        return np.lexsort((self.fingerprints, self.labels))
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all images and labels, whatever their order or file names."""
+        order = self.canonical_order
+        state = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
+        state.update(self.labels[order].astype("<i8").tobytes())
+        state.update(self.fingerprints[order].tobytes())
+        return state.hexdigest()[:16]
+
+
+FINGERPRINT = np.dtype("S32")
+
+
+def image_fingerprint(image: np.ndarray) -> str:
+    """Return the content hash of one image: equal levels give equal hashes, whatever their type."""
+    if image.dtype != np.uint8:
+        levels = image.astype(np.uint8)
+        image = levels if np.array_equal(levels, image) else image
+    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()[:32]
+
+
+def png(image: np.ndarray) -> bytes:
+    """Return an 8-bit image, of shape `(height, width, channels)`, as the bytes of a PNG file."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
+    return file.getvalue()
+
+
+def label(
+    name: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    file_paths: Sequence[str] = (),
+) -> LabeledImages:
+    """Return `LabeledImages` of these arrays, with the content hash of each image."""
+    return LabeledImages(
+        name,
+        images,
+        labels.astype(np.int64),
+        tuple(class_names),
+        np.array([image_fingerprint(image) for image in images], FINGERPRINT),
+        tuple(file_paths),
+    )
+
+
+# Of each of so many classes, so many images, no larger than so many pixels a side.
+_CLASSES, _IMAGES, _SIDE = 20, 8, 64
+
+
+def class_samples(images: LabeledImages) -> dict[str, str]:
+    """Return, by class, its first images in the order of their contents, side by side.
+
+    Returns:
+        PNG files in base64, of 20 classes at most.
+    """
+    ordered = images.canonical_order
+    samples = {}
+    for label, name in list(enumerate(images.class_names))[:_CLASSES]:
+        chosen = ordered[images.labels[ordered] == label][:_IMAGES]
+        if not len(chosen):
+            continue
+        few = np.rint(images.images[chosen]).astype(np.uint8)
+        step = -(-max(few.shape[1:3]) // _SIDE)
+        strip = np.concatenate(few[:, ::step, ::step], axis=1)
+        samples[name] = base64.b64encode(png(strip)).decode("ascii")
+    return samples

@@ -1,0 +1,194 @@
+"""Which images are trained on and which are not: drawn by contents, and kept in a file."""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mnist_keras._foundations.files import escaped
+from mnist_keras._foundations.seeds import generator
+from mnist_keras.datasets.images import FINGERPRINT, DataError, LabeledImages
+
+_COLUMNS = ("seed", "side", "hash", "file")
+SIDES = ("training", "test", "heldout", "unused")
+
+
+def split_indices(
+    images: LabeledImages, validation_split: float, seed: int, stratify: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split images by their contents: renaming or reordering files changes nothing.
+
+    Images with equal pixels stay together, so a side may get a few more than its share.
+
+    Args:
+        images: What to split.
+        validation_split: Share of the images for validation, between 0 and 1.
+        seed: Integer >= 0.
+        stratify: Whether each class gives that share of its own images, as the report says
+            (40/10 of 50), or the share is drawn from all of them, as the original's code does.
+
+    Returns:
+        Indices for training and for validation, each in ascending order.
+
+    Raises:
+        ValueError: If the share is not between 0 and 1, or leaves a side empty.
+    """
+    if not 0 < validation_split < 1:
+        raise ValueError(
+            "`validation_split` must be between 0 and 1. "
+            f"Received: validation_split={validation_split}"
+        )
+    order = generator(seed, "split").permutation(images.canonical_order)
+    groups = [order]
+    if stratify:
+        groups = [order[images.labels[order] == c] for c in np.unique(images.labels)]
+    sizes = [round(len(group) * validation_split) for group in groups]
+    drawn = np.concatenate([g[:size] for g, size in zip(groups, sizes, strict=True)])
+    training, validation = sides(images, images.fingerprints[drawn])
+    if not len(training) or not len(validation):
+        raise DataError(
+            f"`validation_split={validation_split}` of {len(images)} images leaves "
+            f"{len(training)} for training and {len(validation)} for validation"
+        )
+    return training, validation
+
+
+def sides(images: LabeledImages, validation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the images for training, and of those with a fingerprint in `validation`."""
+    chosen = np.isin(images.fingerprints, validation)
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The sides of all images of one seed.
+
+    Attributes:
+        fingerprints: By side, the content hashes of its images, sorted.
+    """
+
+    fingerprints: Mapping[str, np.ndarray]
+
+    def apply(self, pool: LabeledImages) -> dict[str, LabeledImages]:
+        """Return the images of each side.
+
+        Raises:
+            DataError: If an image has no side, or a side names an image that is not there.
+        """
+        named = np.concatenate(list(self.fingerprints.values()))
+        strangers, lost = (
+            np.setdiff1d(pool.fingerprints, named),
+            np.setdiff1d(named, pool.fingerprints),
+        )
+        if len(strangers) or len(lost):
+            raise DataError(
+                f"{pool.name}: the split was made of other images: {len(strangers)} images here "
+                f"are not in it, {len(lost)} of its images are not here"
+            )
+        return {
+            side: pool.take(np.flatnonzero(np.isin(pool.fingerprints, fingerprints)))
+            for side, fingerprints in self.fingerprints.items()
+        }
+
+
+def split_text(seeds: Mapping[int, Mapping[str, LabeledImages]], root: Path | None) -> str:
+    """Return a file that says on which side each image of each seed is.
+
+    Args:
+        seeds: By seed, the images of each side.
+        root: Directory that the files are named relative to; `None` for images in no file.
+
+    Returns:
+        CSV with the columns `seed`, `side`, `hash` (of the decoded pixels, which alone decides
+        when it is read again) and `file`.
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    prefix = os.path.join(root, "") if root else ""
+    for seed, images_of in seeds.items():
+        for side, images in images_of.items():
+            paths = images.file_paths or [""] * len(images)
+            for fingerprint, path in sorted(zip(images.fingerprints.tolist(), paths, strict=True)):
+                name = escaped(path.removeprefix(prefix).replace(os.sep, "/"))
+                writer.writerow([seed, side, fingerprint.decode(), name])
+    return file.getvalue()
+
+
+def read_splits(path: Path) -> Mapping[int | None, Split]:
+    """Return the splits of a file by seed; `None` where it has no column `seed`: for every seed.
+
+    Raises:
+        DataError: If the file cannot be read or is no split.
+    """
+    try:
+        text = path.read_text("utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    found: dict[int | None, dict[str, list[str]]] = {}
+    for seed, side, fingerprint in _rows(path, text):
+        found.setdefault(seed, {side: [] for side in SIDES})[side].append(fingerprint)
+    splits = {}
+    for seed, fingerprints_of in found.items():
+        split = Split(
+            {side: np.unique(np.array(d, FINGERPRINT)) for side, d in fingerprints_of.items()}
+        )
+        several = sum(map(len, split.fingerprints.values())) - len(
+            np.unique(np.concatenate(list(split.fingerprints.values())))
+        )
+        if several:
+            raise DataError(f"{path}: {several} images are on two sides")
+        for side in ("training", "test"):
+            if not len(split.fingerprints[side]):
+                raise DataError(f"{path}: no image is on the side {side!r}")
+        splits[seed] = split
+    if not splits:
+        raise DataError(f"{path}: no images")
+    return splits
+
+
+def _rows(path: Path, text: str) -> Iterator[tuple[int | None, str, str]]:
+    """Yield seed, side and hash of each line."""
+    try:
+        reader = csv.DictReader(io.StringIO(text), strict=True)
+        if not {"side", "hash"} <= set(reader.fieldnames or ()):
+            raise DataError(f"{path}: expected the columns {', '.join(_COLUMNS)}")
+        for row in reader:
+            seed, side, fingerprint = row.get("seed"), row["side"], row["hash"]
+            whole = re.fullmatch("[0-9a-f]{32}", fingerprint or "")
+            if side not in SIDES or not whole or (seed and not re.fullmatch("[0-9]+", seed)):
+                raise DataError(
+                    f"{path}, line {reader.line_num}: expected a seed, one of {', '.join(SIDES)} "
+                    "and a hash"
+                )
+            yield int(seed) if seed else None, side, fingerprint
+    except csv.Error as error:
+        raise DataError(f"{path}: not a CSV file: {error}") from error
+
+
+def draw(images: LabeledImages, per_class: int, seed: int) -> tuple[LabeledImages, LabeledImages]:
+    """Draw `per_class` images of each class.
+
+    Returns:
+        The images drawn, and the rest: the held-out images. A duplicate of one drawn is in neither.
+
+    Raises:
+        DataError: If a class has fewer than `per_class` images.
+    """
+    order = generator(seed, "draw").permutation(len(images))
+    drawn = np.zeros(len(images), dtype=bool)
+    for index, class_name in enumerate(images.class_names):
+        members = order[images.labels[order] == index]
+        if len(members) < per_class:
+            raise DataError(
+                f"{images.name}: class {class_name!r} has {len(members)} images, "
+                f"fewer than the {per_class} to draw"
+            )
+        drawn[members[:per_class]] = True
+    duplicates = np.isin(images.fingerprints, images.fingerprints[drawn])
+    return images.take(np.flatnonzero(drawn)), images.take(np.flatnonzero(~duplicates))

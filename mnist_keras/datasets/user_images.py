@@ -1,0 +1,253 @@
+"""A user's own images: class folders, training and test folders, IDX files or an .npz."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mnist_keras._foundations.files import escaped, shown_name
+from mnist_keras.datasets import idx
+from mnist_keras.datasets.image_folder import oddities as contents
+from mnist_keras.datasets.image_folder.audit import Audit, audit
+from mnist_keras.datasets.image_folder.decoding import CHANNELS, LEAST_SIDE
+from mnist_keras.datasets.image_folder.findings import Finding, Severity
+from mnist_keras.datasets.image_folder.oddities import Contents, look
+from mnist_keras.datasets.image_folder.reading import AS_THE_ORIGINAL, Cache, ImageForm, Progress
+from mnist_keras.datasets.image_folder.walk import MAX_FILES, Folder, is_hidden, walk, walk_flat
+from mnist_keras.datasets.images import DataError, LabeledImages, joined, label
+
+# Beside the class folders, this one holds images that are not trained on.
+HELDOUT = "heldout"
+# The keys of Keras's own .npz files.
+_KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def read(
+    path: Path,
+    *,
+    form: ImageForm = AS_THE_ORIGINAL,
+    per_class: int | None = None,
+    cache: Cache | None = None,
+    max_files: int = MAX_FILES,
+    progress: Progress | None = None,
+) -> Audit:
+    """Read and audit images that somebody brings, whatever form they have.
+
+    Args:
+        path: A folder of class folders, with or without a `heldout/` beside them; a folder with
+            `train/` and `test/`, or `train-…/` and `heldout/`, each with the same class folders;
+            a folder of IDX files; or an `.npz` file with Keras's keys, `x_train`, `y_train` and
+            perhaps `x_test`, `y_test`.
+        form, per_class, cache, progress: As for `audit`. Arrays keep their size.
+        max_files: As for `walk`.
+
+    Returns:
+        The audit. Nothing is refused yet: `Audit.require` does that.
+    """
+    try:
+        if path.suffix.lower() == ".npz" and os.path.isfile(path):
+            return _audit_arrays(path, _read_npz(path), form, per_class)
+        if idx.lies_in(path):
+            parts = [(f"{part}/images", *arrays) for part, arrays in idx.read_folder(path).items()]
+            return _audit_arrays(path, parts, form, per_class)
+    except DataError as error:
+        return _unusable(path, Finding("bad_arrays", ".", str(error).removeprefix(f"{path}: ")))
+
+    trains, heldout = _sides(path)
+    if len(trains) > 1:
+        several = f"more than one folder to train on: {escaped(', '.join(trains))}"
+        return _unusable(path, Finding("ambiguous", ".", several))
+    (training,) = trains
+    name = shown_name(path)
+    leave_out = (HELDOUT,) if heldout and not training else ()
+    own = walk(path, training, leave_out=leave_out, max_files=max_files)
+    if training:
+        aside = set(_folders_in(path)) - {training, heldout}
+        findings = (*own.findings, *(Finding("left_aside", name) for name in sorted(aside)))
+        own = replace(own, findings=findings)
+    return audit(
+        path,
+        own,
+        _heldout(path, heldout, own, max_files) if heldout else None,
+        name=f"{name}/{escaped(training)}" if training else name,
+        form=form,
+        per_class=per_class,
+        cache=cache,
+        progress=progress,
+    )
+
+
+def read_unlabeled(
+    path: Path,
+    *,
+    form: ImageForm = AS_THE_ORIGINAL,
+    cache: Cache | None = None,
+    max_files: int = MAX_FILES,
+    progress: Progress | None = None,
+) -> Audit:
+    """Read and audit all image files below a folder, whatever its folders are called.
+
+    Args:
+        path: The folder.
+        form, cache, max_files, progress: As for `read`.
+
+    Returns:
+        The audit, with all images in one class. Nothing is refused yet: `Audit.require` does that.
+    """
+    found = walk_flat(path, max_files)
+    return audit(path, found, form=form, cache=cache, progress=progress)
+
+
+def _sides(path: Path) -> tuple[list[str], str]:
+    """Return the folders, within `path`, that could be trained on, and the one held out.
+
+    An empty name is `path` itself, respectively none.
+    """
+    folders = _folders_in(path)
+    # Two classes of these names hold images and no folders.
+    if {"train", "test"} <= set(folders) and any(_folders_in(path / n) for n in ("train", "test")):
+        return ["train"], "test"
+    trains = [n for n in folders if n.startswith("train-") and _folders_in(path / n)]
+    return trains or [""], HELDOUT if has_heldout(path) else ""
+
+
+def has_heldout(path: Path) -> bool:
+    """Return whether a folder has held-out images beside its class folders."""
+    return bool(_folders_in(path / HELDOUT))
+
+
+def _folders_in(path: Path) -> list[str]:
+    """Return the names of the visible folders in a folder: none if it cannot be read."""
+    try:
+        names = os.listdir(path)
+    except OSError:  # the walk says so
+        return []
+    return sorted(n for n in names if not is_hidden(n) and os.path.isdir(path / n))
+
+
+def _heldout(path: Path, base: str, training: Folder, max_files: int) -> Folder:
+    """Walk the held-out class folders; they have to be those that are trained on."""
+    extra = [
+        Finding("other_classes", f"{base}/{name}", "no such class to train on")
+        for name in _folders_in(path / base)
+        if name not in training.class_names
+    ]
+    found = walk(path, base, training.class_names, max_files=max_files)
+    missing = [
+        Finding("other_classes", f.path, f.reason) if f.kind == "no_classes" else f
+        for f in found.findings
+    ]
+    return Folder(found.class_names, found.files, (*extra, *missing))
+
+
+def _read_npz(path: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Return name, images and labels of each part of an .npz file with Keras's keys."""
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in _KEYS if key in archive.files}
+            found = ", ".join(archive.files) or "none"
+    except Exception as error:  # NumPy and zipfile raise almost anything on damaged files
+        raise DataError(f"cannot be read: {error or type(error).__name__}") from error
+    if not {"x_train", "y_train"} <= set(arrays) or len(arrays) % 2:
+        raise DataError(f"expected the arrays {', '.join(_KEYS)}; found {found}")
+    return [
+        (x, arrays[x], arrays[y]) for x, y in (_KEYS[:2], _KEYS[2:]) if x in arrays and y in arrays
+    ]
+
+
+def _audit_arrays(
+    path: Path,
+    parts: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    form: ImageForm,
+    per_class: int | None,
+) -> Audit:
+    """Audit arrays: the first part is trained on, the second, if there is one, is not.
+
+    Raises:
+        DataError: If they are no labeled 8-bit images of one size.
+    """
+    checked = [(name, *_images_and_labels(name, x, y, form)) for name, x, y in parts]
+    if len({images.shape[1:] for _, images, _ in checked}) > 1:
+        raise DataError("training and test images have different sizes")
+    count = 1 + max(int(labels.max()) for _, _, labels in checked)
+    if missing := sorted(set(range(count)) - set(checked[0][2].tolist())):
+        raise DataError(
+            f"class {missing[0]} has no image to train on; expected each label of 0…{count - 1}"
+        )
+    class_names = tuple(str(number) for number in range(count))
+    sides = [
+        label(
+            shown_name(path),
+            images,
+            labels,
+            class_names,
+            [f"{name}[{i}]" for i in range(len(labels))],
+        )
+        for name, images, labels in checked
+    ]
+    training = sides[0]
+    heldout = sides[1] if len(sides) > 1 else training.take([])
+    found = list(contents.findings(_contents(training, heldout)))
+    refused = {finding.path for finding in found if finding.severity == Severity.REFUSED}
+    if count < 2:
+        found.append(Finding("single_class", ".", "all labels are 0"))
+    files = len(training) + len(heldout)
+    training, heldout = _without(training, refused), _without(heldout, refused)
+    found += contents.counts(class_names, training.labels, per_class)
+    return Audit(path, training, heldout, tuple(found), files)
+
+
+def _images_and_labels(
+    name: str, images: np.ndarray, labels: np.ndarray, form: ImageForm
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return images of the channels asked for and labels of one dimension."""
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or images.dtype != np.uint8:
+        raise DataError(
+            f"{name}: expected 8-bit images, n×height×width, or ×1 or ×3. "
+            f"Received: {images.dtype} of shape {images.shape}"
+        )
+    if min(images.shape[1:3]) < LEAST_SIDE:
+        raise DataError(f"{name}: expected {LEAST_SIDE} pixels a side. Received: {images.shape}")
+    labels = labels.reshape(-1) if labels.shape in ((len(images), 1), (len(images),)) else labels
+    whole = np.issubdtype(labels.dtype, np.integer)
+    if labels.shape != (len(images),) or not whole or not len(labels) or labels.min() < 0:
+        raise DataError(
+            f"{name}: expected one label >= 0 for each of the {len(images)} images. "
+            f"Received: {labels.dtype} of shape {labels.shape}"
+        )
+    if int(labels.max()) >= len(labels):
+        raise DataError(f"{name}: label {labels.max()} of {len(labels)} images: a class is empty")
+    channels = CHANNELS[form.color_mode]
+    if images.shape[-1] == 1:
+        images = np.repeat(images, channels, axis=-1)
+    if images.shape[-1] != channels:
+        raise DataError(f"{name}: {images.shape[-1]} channels where {channels} are asked for")
+    return images, labels.astype(np.int64)
+
+
+def _contents(training: LabeledImages, heldout: LabeledImages) -> Contents:
+    images = joined(training.images, heldout.images)
+    return Contents(
+        paths=(*training.file_paths, *heldout.file_paths),
+        class_names=training.class_names,
+        labels=np.concatenate([training.labels, heldout.labels]),
+        heldout=np.arange(len(images)) >= len(training),
+        fingerprints=np.concatenate([training.fingerprints, heldout.fingerprints]),
+        looks=look(images[:]),
+        encodings={},
+        read=lambda positions: images[positions],
+    )
+
+
+def _without(images: LabeledImages, refused: set[str]) -> LabeledImages:
+    kept = [i for i, path in enumerate(images.file_paths) if path not in refused]
+    return images if len(kept) == len(images) else images.take(kept)
+
+
+def _unusable(path: Path, finding: Finding) -> Audit:
+    nothing = label(shown_name(path), np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0), ())
+    return Audit(path, nothing, nothing, (finding,), 0)

@@ -1,0 +1,10 @@
+from .experiment import Arm as Arm
+from .experiment import Claim as Claim
+from .experiment import Experiment as Experiment
+from .experiment import find as find
+from .experiment import load as load
+from .plan import Plan as Plan
+from .report.write import write_report as write_report
+from .results_folder import ResultsFolder as ResultsFolder
+from .verdicts import Verdict as Verdict
+from .verdicts import verdicts as verdicts

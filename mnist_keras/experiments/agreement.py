@@ -1,0 +1,186 @@
+"""Records of one Run from several backends, machines or versions: are they the same run?"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from mnist_keras.training.record import Record
+from mnist_keras.training.run import Run
+
+# Rounding grows from step to step: what is promised, is promised for this many epochs.
+PROMISED_EPOCHS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """How far two records of one Run may be apart.
+
+    Initial weights, batches and dropout masks may not differ in a bit.
+
+    Attributes:
+        first_epoch: Largest difference of the first epoch's training loss.
+        loss: Largest difference of the training loss in the first ten epochs.
+        predictions: Least share of test and held-out images given the same class, at the last
+            scored epoch among the first ten.
+        normalized: Largest difference of `small_cnn`'s loss in the first ten epochs, as a share of
+            that loss. Arms of this network are held to this alone: normalizing over a batch
+            multiplies rounding, two or three times in each step.
+    """
+
+    first_epoch: float = 1e-5
+    loss: float = 5e-3
+    predictions: float = 0.995
+    normalized: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Two records of one Run, side by side.
+
+    Attributes:
+        run: The Run.
+        first, second: Where the two records come from.
+        unequal: Which of "weights", "batches" and "masks" differ.
+        loss: Difference of the training loss, epoch by epoch; infinite where one of the records
+            has ended, or only one of the losses is finite.
+        share: The same as a share of the loss.
+        accuracy: Largest difference of the training accuracy, between 0 and 1.
+        predictions: By scored epoch, the share of images given the same class.
+    """
+
+    run: Run
+    first: str
+    second: str
+    unequal: tuple[str, ...]
+    loss: tuple[float, ...]
+    share: tuple[float, ...]
+    accuracy: float
+    predictions: dict[int, float]
+
+    def outside(self, tolerance: Tolerance) -> list[str]:
+        """Return what is outside the tolerance, in words; nothing if the two agree."""
+        found = [f"{name} not identical" for name in self.unequal]
+        if self.run.settings.model == "small_cnn":
+            if max(self.share[:PROMISED_EPOCHS]) > tolerance.normalized:
+                found.append(f"loss more than {tolerance.normalized:.0%} apart")
+            return found
+        if self.loss[0] > tolerance.first_epoch:
+            found.append(f"first epoch's loss more than {tolerance.first_epoch:g} apart")
+        if max(self.loss[:PROMISED_EPOCHS]) > tolerance.loss:
+            found.append(f"loss more than {tolerance.loss:g} apart")
+        promised = [share for epoch, share in self.predictions.items() if epoch <= PROMISED_EPOCHS]
+        if promised and promised[-1] < tolerance.predictions:
+            found.append(f"less than {tolerance.predictions:.1%} of predictions equal")
+        return found
+
+
+def compare(first: tuple[str, Record], second: tuple[str, Record]) -> Agreement:
+    """Return the agreement of two records of one Run, each with its name.
+
+    Raises:
+        ValueError: If they are of different Runs or data.
+    """
+    (name, one), (other_name, other) = first, second
+    if _key(one) != _key(other):
+        raise ValueError("expected two records of one run on the same data")
+    # What is no network has no epochs.
+    loss = tuple(_differences(one.loss, other.loss)) or (0.0,)
+    return Agreement(
+        run=one.run,
+        first=name,
+        second=other_name,
+        unequal=tuple(
+            key for key in one.fingerprints if one.fingerprints[key] != other.fingerprints.get(key)
+        ),
+        loss=loss,
+        share=tuple(
+            apart / abs(whole) if apart else 0.0
+            for apart, whole in zip_longest(loss, one.loss, fillvalue=math.nan)
+        ),
+        accuracy=max(_differences(one.accuracy, other.accuracy), default=0.0),
+        predictions={
+            epoch: _equal_share(one, other, epoch)
+            for epoch in sorted(set(one.scores) & set(other.scores))
+        },
+    )
+
+
+def compare_all(records: Iterable[tuple[str, Record]]) -> tuple[list[Agreement], list[str]]:
+    """Compare the records of each Run with the first one of that Run.
+
+    Args:
+        records: Records, each with the name of where it comes from.
+
+    Returns:
+        The agreements, and a sentence for each Run that was found only once.
+    """
+    by_run: dict[tuple[Run, str], list[tuple[str, Record]]] = {}
+    for name, record in records:
+        by_run.setdefault(_key(record), []).append((name, record))
+    agreements = []
+    alone = []
+    for first, *others in by_run.values():
+        agreements += [compare(first, other) for other in others]
+        if not others:
+            alone.append(f"only in {first[0]}: {first[1].run.title} on {first[1].data_name}")
+    return agreements, alone
+
+
+def _key(record: Record) -> tuple[Run, str]:
+    return record.run, record.data_fingerprint
+
+
+def _differences(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    def apart(a: float | None, b: float | None) -> float:
+        if a is None or b is None or math.isfinite(a) != math.isfinite(b):
+            return math.inf
+        return abs(a - b) if math.isfinite(a) else 0.0
+
+    return [apart(a, b) for a, b in zip_longest(one, other)]
+
+
+def _equal_share(one: Record, other: Record, epoch: int) -> float:
+    equal = [
+        a == b
+        for a, b in (
+            (one.scores[epoch].test, other.scores[epoch].test),
+            (one.scores[epoch].heldout, other.scores[epoch].heldout),
+        )
+    ]
+    return sum(int(part.sum()) for part in equal) / sum(map(len, equal))
+
+
+def agreement_table(agreements: Sequence[Agreement], tolerance: Tolerance) -> list[list[str]]:
+    """Return header and rows: the differences of each pair of records, and the verdict."""
+    header = [
+        "run",
+        "compared",
+        "Δ loss, epoch 1",
+        f"Δ loss, epochs 1–{PROMISED_EPOCHS}",
+        "Δ loss, later",
+        "Δ accuracy",
+        "equal predictions",
+        "verdict",
+    ]
+    return [header] + [
+        [
+            agreement.run.title,
+            f"{agreement.first} – {agreement.second}",
+            f"{agreement.loss[0]:.1e}",
+            _largest(agreement.loss[:PROMISED_EPOCHS], 1),
+            _largest(agreement.loss[PROMISED_EPOCHS:], 1 + PROMISED_EPOCHS),
+            f"{100 * agreement.accuracy:.2f} %",
+            ", ".join(f"{share:.2%} at {epoch}" for epoch, share in agreement.predictions.items())
+            or "–",
+            "; ".join(agreement.outside(tolerance)) or "same run",
+        ]
+        for agreement in agreements
+    ]
+
+
+def _largest(differences: Sequence[float], first_epoch: int) -> str:
+    if not differences:
+        return "–"
+    largest = max(differences)
+    return f"{largest:.1e} at {first_epoch + differences.index(largest)}"

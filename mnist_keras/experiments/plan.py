@@ -1,0 +1,89 @@
+"""What to run: the runs that arms ask for, each once."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from mnist_keras.experiments.experiment import Experiment
+from mnist_keras.training.record import Record
+from mnist_keras.training.run import Run
+from mnist_keras.training.settings import Settings
+
+
+def plan(arms: Iterable[Settings], seeds: Iterable[int]) -> list[Run]:
+    """Return the Runs that cover the settings of all arms, each training once.
+
+    Equal arms share a Run. Where no setting changes during a training, an arm of 20 epochs is the
+    first 20 epochs of the same seed's 100. Runs of one arm follow each other: one compilation
+    serves all seeds.
+    """
+    longest: dict[Settings, tuple[Settings, set[int]]] = {}
+    for settings in arms:
+        constant = settings.schedule == "constant"
+        key = replace(settings, epochs=1) if constant else settings
+        other, ends = longest.get(key, (settings, set()))
+        longest[key] = max(settings, other, key=lambda s: s.epochs), ends | {settings.all_epochs}
+    seeds = list(seeds)
+    return [
+        Run(settings=settings, seed=seed, scored_at=tuple(sorted(ends)))
+        for settings, ends in longest.values()
+        for seed in seeds
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a results folder is for: enough to say which records belong to its tables.
+
+    Attributes:
+        experiments: The tables.
+        data_name: Name of the data.
+        data: Hash of the data of each seed.
+        versions: Versions of what decides the numbers; `"backend"` names the backend.
+        note: Said above the tables; may be empty.
+        left_out: Files that were not used, each with the reason.
+        samples: By class, a PNG in base64 of a few of its images.
+    """
+
+    experiments: tuple[Experiment, ...]
+    data_name: str
+    data: Mapping[int, str]
+    versions: Mapping[str, str]
+    note: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    samples: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> list[Run]:
+        """Each Run once."""
+        return plan([arm.settings for e in self.experiments for arm in e.arms], self.data)
+
+
+def choose(plan: Plan, records: Sequence[Record]) -> dict[Run, Record]:
+    """Return the record of each Run of a plan, where there is one.
+
+    Only records of the plan's data and versions count. One of a longer training of equal settings
+    counts, too; of several, the shortest.
+    """
+    chosen = {}
+    for run in plan.runs:
+        fitting = [
+            record
+            for record in records
+            if record.run.seed == run.seed
+            and record.data_fingerprint == plan.data[run.seed]
+            and record.versions == plan.versions
+            and record.run.covers(run.settings)
+            and (record.diverged or set(run.scored_at) <= set(record.scores))
+        ]
+        if fitting:
+            chosen[run] = min(fitting, key=lambda record: record.run.settings.epochs)
+    return chosen
+
+
+def widened(run: Run, records: Sequence[Record]) -> Run:
+    """Return the run, scored also where an earlier record of it was, which it will replace."""
+    epochs = set(run.scored_at)
+    for record in records:
+        if record.run == run:
+            epochs |= set(record.scores)
+    return replace(run, scored_at=tuple(sorted(epochs)))

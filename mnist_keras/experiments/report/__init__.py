@@ -1,0 +1,1 @@
+"""What records say, as tables, figures, files for other programs, and a page."""

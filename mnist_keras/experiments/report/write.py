@@ -1,0 +1,38 @@
+"""Everything that is made of a results folder, from its plan and records alone."""
+
+from mnist_keras._foundations.pictures import encode, read_album
+from mnist_keras.experiments.report import csv_json as exports
+from mnist_keras.experiments.report import figures, page, rows, tables
+from mnist_keras.experiments.report.rows import Results
+from mnist_keras.experiments.results_folder import ResultsFolder
+
+# Folder of what `mnist-keras explain` draws, within that of the results.
+ALBUM = "explanations"
+
+
+def write_report(folder: ResultsFolder) -> Results:
+    """Make tables, figures, verdicts and the page anew from a folder's plan and records.
+
+    Writes `tables.md`, `.csv`, `.tex` and `.json`, `costs.md`, one PNG for each figure, and
+    `report.html`. Tables and figures are the same bytes whenever the records hold the same numbers;
+    the costs, which the page shows too, are not. The page also shows what `explain` has drawn
+    within the folder.
+
+    Raises:
+        RecordError: If the folder has no plan, or cannot be written.
+    """
+    found, _ = folder.records()
+    results = rows.results(folder.read_plan(), found)
+    drawn = figures.all_figures(results)
+    files = {
+        "tables.md": tables.markdown(results).encode(),
+        "tables.csv": exports.csv_text(results).encode(),
+        "tables.tex": tables.latex(results).encode(),
+        "tables.json": exports.json_text(results).encode(),
+        "costs.md": tables.costs(results).encode(),
+        "report.html": page.html(results, drawn, read_album(folder.path / ALBUM)).encode(),
+    }
+    files |= {f"{name}.png": encode(figure, "png") for name, figure in drawn.items()}
+    for name, content in files.items():
+        folder.write(name, content)
+    return results

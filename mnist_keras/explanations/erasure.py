@@ -1,0 +1,80 @@
+"""Whether maps can be believed: what erasing the pixels that they point to does."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from mnist_keras._foundations.seeds import generator
+from mnist_keras.datasets.images import Images
+from mnist_keras.explanations.maps import explained_classes
+from mnist_keras.models.prediction import predict, softmax
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """How much probability images lose with the region that a map points to, and with others.
+
+    Attributes:
+        pointed: Fall of the class's probability when the region with the map's highest values is
+            set to the background, one an image.
+        elsewhere: The same for that region shifted at random: as many pixels of the same shape.
+        ink: The same for as much ink chosen at random. On digits most pixels are background, where
+            nothing can be erased, so that this is the harder test.
+    """
+
+    pointed: np.ndarray
+    elsewhere: np.ndarray
+    ink: np.ndarray
+
+
+def erasure(
+    model: keras.Model,
+    images: Images,
+    maps: np.ndarray,
+    classes: np.ndarray | None = None,
+    share: float = 0.1,
+    background: int = 0,
+    seed: int = 0,
+) -> Erasure:
+    """Return what erasing the highest `share` of each map's pixels does to the probability.
+
+    Args:
+        model, images, classes: As for `grad_cam`.
+        maps: One an image, shape `(n, height, width)`.
+        share: Of the pixels, in (0, 1].
+        background: Level that erased pixels are set to.
+        seed: Integer >= 0 for what is random.
+    """
+    classes = explained_classes(model, images, classes)
+    rng = generator(seed, "erasure")
+    n, height, width = maps.shape
+    count = max(1, round(share * height * width))
+    flat = maps.reshape(n, -1)
+    regions = np.zeros((n, height * width), bool)
+    np.put_along_axis(regions, flat.argsort(1, kind="stable")[:, -count:], True, axis=1)
+    regions = regions.reshape(n, height, width)
+    shifted = np.stack([np.roll(r, rng.integers((height, width)), (0, 1)) for r in regions])
+    pixels = images[:].astype(np.float32)
+    ink = np.abs(pixels - background).mean(-1)
+    as_much = np.stack(
+        [_random_ink(own, own[region].sum(), rng) for own, region in zip(ink, regions, strict=True)]
+    )
+    before = _probability(model, pixels, classes)
+    falls = [
+        before - _probability(model, np.where(where[..., np.newaxis], background, pixels), classes)
+        for where in (regions, shifted, as_much)
+    ]
+    return Erasure(*falls)
+
+
+def _random_ink(ink: np.ndarray, amount: float, rng: np.random.Generator) -> np.ndarray:
+    """Return pixels with ink, in random order until there is as much ink on them."""
+    order = rng.permutation(np.flatnonzero(ink))
+    chosen = np.zeros(ink.size, bool)
+    chosen[order[np.cumsum(ink.flat[order]) <= amount]] = True
+    return chosen.reshape(ink.shape)
+
+
+def _probability(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    return softmax(predict(model, images))[np.arange(len(images)), classes]

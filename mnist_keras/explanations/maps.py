@@ -1,0 +1,267 @@
+"""How a model decides: maps of what in an image speaks for a class.
+
+Everything is written once, in `keras.ops` and NumPy; only `_gradient` asks which backend runs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise, product
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from mnist_keras.datasets.images import Images
+from mnist_keras.models.prediction import BATCH, predict
+
+# Relative difference up to which two inputs of a max pooling are as large.
+_AS_LARGE = 1e-5
+
+
+class ExplanationError(ValueError):
+    """A model, layer or class of which the explanation asked for cannot be made."""
+
+
+def convolutions(model: keras.Model) -> list[str]:
+    """Return the names of the model's convolutions, first to last."""
+    return [layer.name for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+
+
+def grad_cam(
+    model: keras.Model,
+    images: Images,
+    classes: np.ndarray | None = None,
+    layer: str | None = None,
+) -> np.ndarray:
+    """Return where a convolution saw evidence for a class: `relu(Σₖ αₖ Aₖ)`.
+
+    `Aₖ` is the k-th channel of the layer's output, and `αₖ` the mean over positions of the
+    gradient of the class's logit with respect to it. The map is enlarged to the image's size by
+    bilinear interpolation and divided by its maximum; a map without positive values is 0.
+
+    Args:
+        model: Functional model of logits that is a chain from that layer on.
+        images: Shape `(n, height, width, channels)`, with values in 0…255.
+        classes: Integers of shape `(n,)`. Defaults to the predicted classes.
+        layer: Name of a convolution. Defaults to the last one.
+
+    Returns:
+        `float32` array of shape `(n, height, width)`, in 0…1.
+
+    Raises:
+        ExplanationError: If the model has no such convolution, is no chain of layers after it, or
+            has no such class.
+
+    Reference:
+        [Selvaraju et al., 2017](https://arxiv.org/abs/1610.02391)
+    """
+    return _cam(model, images, classes, layer, average=True)
+
+
+def hires_cam(
+    model: keras.Model,
+    images: Images,
+    classes: np.ndarray | None = None,
+    layer: str | None = None,
+) -> np.ndarray:
+    """Return where a convolution's output adds to a class: `relu(Σₖ ∂z/∂Aₖ · Aₖ)`.
+
+    As `grad_cam`, but each position keeps its own gradient. Where dense layers follow, a channel
+    speaks for a class in one place and against it in another, which the mean cannot say.
+
+    Args:
+        model, images, classes, layer: As for `grad_cam`.
+
+    Returns:
+        `float32` array of shape `(n, height, width)`, in 0…1.
+
+    Raises:
+        ExplanationError: As `grad_cam` does.
+
+    Reference:
+        [Draelos and Carin, 2020](https://arxiv.org/abs/2011.08891)
+    """
+    return _cam(model, images, classes, layer, average=False)
+
+
+def _cam(
+    model: keras.Model,
+    images: Images,
+    classes: np.ndarray | None,
+    layer: str | None,
+    average: bool,
+) -> np.ndarray:
+    known = convolutions(model)
+    if not known:
+        raise ExplanationError(f"{model.name} has no convolution; occlusion maps need none")
+    layer = layer or known[-1]
+    if layer not in known:
+        raise ExplanationError(f"no convolution {layer!r}. Known: {', '.join(known)}")
+    classes = explained_classes(model, images, classes)
+    front = keras.Model(model.input, model.get_layer(layer).output)
+    after = _after(model, layer)
+    size = model.input_shape[1:3]
+    maps = []
+    for x, chosen in _chunks(images, classes):
+        features = front(x, training=False)
+        mask = ops.one_hot(chosen, model.output_shape[-1])
+
+        def score(features: Any, mask: Any = mask) -> Any:
+            # The sum over images: each one's logit depends on its own features alone.
+            return ops.sum(_through(after, features) * mask)
+
+        slopes = _gradient(score, features)
+        weights = ops.mean(slopes, axis=(1, 2), keepdims=True) if average else slopes
+        cam = ops.relu(ops.sum(weights * features, axis=-1, keepdims=True))
+        cam = ops.image.resize(cam, size, "bilinear", data_format="channels_last")
+        maps.append(ops.convert_to_numpy(cam)[..., 0])
+    return _scaled(np.concatenate(maps)) if maps else np.empty((0, *size), np.float32)
+
+
+def _after(model: keras.Model, name: str) -> list[keras.layers.Layer]:
+    """Return the layers that follow one, each taking what the one before it gives."""
+    start = model.layers.index(model.get_layer(name))
+    for before, layer in pairwise(model.layers[start:]):
+        if layer.input is not before.output:
+            raise ExplanationError(f"{model.name} is no chain of layers after {name}")
+    return model.layers[start + 1 :]
+
+
+def _through(layers: Sequence[keras.layers.Layer], x: Any) -> Any:
+    """Return what a chain of layers makes of a tensor."""
+    for layer in layers:
+        is_pool = isinstance(layer, keras.layers.MaxPooling2D)
+        x = _max_pool(layer, x) if is_pool else layer(x, training=False)
+    return x
+
+
+def _max_pool(layer: keras.layers.MaxPooling2D, x: Any) -> Any:
+    """Return a max pooling whose gradient goes in equal parts to all that are as large.
+
+    On an even background all are, and which of them a backend takes for the largest is rounding.
+    """
+    largest = layer(x)
+    high, wide = layer.pool_size
+    if layer.strides != layer.pool_size or layer.padding != "valid":
+        return largest
+    _, rows, columns, channels = largest.shape
+    windows = x[:, : rows * high, : columns * wide]
+    windows = ops.reshape(windows, (-1, rows, high, columns, wide, channels))
+    least = largest - _AS_LARGE * (1 + ops.abs(largest))
+    ties = ops.cast(windows >= ops.reshape(least, (-1, rows, 1, columns, 1, channels)), x.dtype)
+    shares = ops.stop_gradient(ties / ops.sum(ties, axis=(2, 4), keepdims=True))
+    return ops.sum(shares * windows, axis=(2, 4))
+
+
+def _gradient(function: Callable[[Any], Any], x: Any) -> Any:
+    """Return the gradient of a scalar function at a tensor: the one thing Keras has no word for."""
+    match keras.backend.backend():
+        case "jax":
+            import jax
+
+            return jax.grad(function)(x)
+        case "tensorflow":
+            import tensorflow as tf
+
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = function(x)
+            return tape.gradient(y, x)
+        case "torch":
+            import torch
+
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(function(x), x)[0]
+        case other:
+            raise ExplanationError(f"no gradients on the backend {other!r}")
+
+
+def occlusion(
+    model: keras.Model,
+    images: Images,
+    classes: np.ndarray | None = None,
+    patch: int = 6,
+    stride: int = 3,
+    background: int = 0,
+) -> np.ndarray:
+    """Return where covering an image with a patch takes away probability of a class.
+
+    A pixel's value is the mean fall of the class's log-probability over the patches that cover
+    it, where that is positive; each map is divided by its maximum. No gradient is needed, so that
+    any model will do.
+
+    Args:
+        model: Model of logits.
+        images: Shape `(n, height, width, channels)`, with values in 0…255.
+        classes: Integers of shape `(n,)`. Defaults to the predicted classes.
+        patch: Side of the patch in pixels.
+        stride: Pixels from one patch to the next, at most `patch`.
+        background: Level of the patch.
+
+    Returns:
+        `float32` array of shape `(n, height, width)`, in 0…1.
+
+    Raises:
+        ExplanationError: If there is no such class, or the patch does not fit the image.
+
+    Reference:
+        [Zeiler and Fergus, 2014](https://arxiv.org/abs/1311.2901), section 4.2.
+    """
+    height, width = images.shape[1:3]
+    if not 1 <= stride <= patch <= min(height, width):
+        raise ExplanationError(
+            f"a patch of {patch} pixels, {stride} apart, on images of {height}×{width}"
+        )
+    classes = explained_classes(model, images, classes)
+    # From half outside to half outside, so that the border is covered as often as the middle.
+    ends = (max(side - patch // 2, side - patch + stride) for side in (height, width))
+    corners = list(product(*(range(-(patch // 2), end, stride) for end in ends)))
+    maps = np.zeros((len(images), height, width), np.float32)
+    rows = np.arange(len(images))
+    before = _log_probability(model, images, classes)
+    for image, label, score, row in zip(images[:], classes, before, rows, strict=True):
+        covered = np.repeat(image[np.newaxis], len(corners), axis=0)
+        patches = np.zeros((len(corners), height, width), np.float32)
+        for number, (y, x) in enumerate(corners):
+            where = slice(max(0, y), y + patch), slice(max(0, x), x + patch)
+            covered[number][where] = background
+            patches[number][where] = 1
+        falls = score - _log_probability(model, covered, np.full(len(corners), label))
+        maps[row] = np.tensordot(falls, patches, 1) / patches.sum(0)
+    return _scaled(np.maximum(maps, 0))
+
+
+def _log_probability(model: keras.Model, images: Images, classes: np.ndarray) -> np.ndarray:
+    logits = predict(model, images).astype(np.float64)
+    highest = logits.max(-1, initial=-np.inf)
+    total = highest + np.log(np.exp(logits - highest[:, np.newaxis]).sum(-1))
+    return logits[np.arange(len(logits)), classes] - total
+
+
+def explained_classes(model: keras.Model, images: Images, classes: np.ndarray | None) -> np.ndarray:
+    """Return the classes asked for, one an image, or else the predicted ones.
+
+    Raises:
+        ExplanationError: If there is no such class, or not one an image.
+    """
+    if classes is None:
+        return predict(model, images).argmax(-1)
+    classes = np.asarray(classes)
+    count = model.output_shape[-1]
+    if classes.shape != (len(images),) or ((classes < 0) | (classes >= count)).any():
+        raise ExplanationError(
+            f"expected one class in 0…{count - 1} for each of {len(images)} images. "
+            f"Received: {classes}"
+        )
+    return classes
+
+
+def _chunks(images: Images, classes: np.ndarray) -> Iterator[tuple[Any, np.ndarray]]:
+    for start in range(0, len(images), BATCH):
+        x = images[start : start + BATCH].astype("float32") / 255
+        yield ops.convert_to_tensor(x), classes[start : start + BATCH]
+
+
+def _scaled(maps: np.ndarray) -> np.ndarray:
+    highest = maps.max((1, 2), keepdims=True)
+    return maps / np.where(highest > 0, highest, 1)

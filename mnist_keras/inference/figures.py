@@ -1,0 +1,168 @@
+"""Pictures of one model: how calibrated it is, where it looks, and how it sorts images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mnist_keras._foundations.pictures import COLORS, MARKERS, canvas, draw_confusion
+from mnist_keras.inference.evaluation import Evaluation
+
+# Maps, brighter where there is more evidence, in gray print too; the image shines through.
+MAP_COLORS, MAP_SHARE = "magma", 0.75
+_MOST_COLUMNS, _MOST_FILTERS = 12, 16
+_GAP = 1  # pixels between images
+# Ten classes need ten colors that differ; the markers tell them apart in gray.
+_CLASS_COLORS = (*COLORS, "#999999", "#7F4F24", "#6A3D9A")
+
+
+def reliability_figure(evaluation: Evaluation, title: str) -> Figure:
+    """Return accuracy against confidence, and how many images have which confidence."""
+    figure = canvas(5, 5.6)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    bins = [b for b in evaluation.bins if b.n]
+    width = evaluation.bins[0].high - evaluation.bins[0].low
+    middles = [(b.low + b.high) / 2 for b in bins]
+    above.bar(middles, [b.accuracy for b in bins], width, color=COLORS[5], edgecolor="black")
+    above.plot([0, 1], [0, 1], "--", color="black", label="as sure as right")
+    above.plot(
+        [b.confidence for b in bins],
+        [b.accuracy for b in bins],
+        MARKERS[0],
+        color=COLORS[1],
+        label="mean confidence of the bin",
+    )
+    above.set(ylabel="accuracy", ylim=(0, 1.02))
+    above.legend(fontsize=8, loc="upper left")
+    above.grid(alpha=0.3)
+    below.bar(middles, [b.n for b in bins], width, color="gray", edgecolor="black")
+    below.set(xlabel="confidence (highest probability)", ylabel="images", xlim=(0, 1))
+    said = "too sure" if evaluation.overconfidence > 0 else "not sure enough"
+    figure.suptitle(
+        f"{title}\nexpected calibration error {100 * evaluation.calibration_error:.2f} %, "
+        f"{said} by {100 * abs(evaluation.overconfidence):.2f} points; n = {evaluation.n:,}",
+        fontsize=9,
+    )
+    return figure
+
+
+def confusion_figure(evaluation: Evaluation, class_names: Sequence[str], title: str) -> Figure:
+    """Return how often images of each class (line) were given each class (column)."""
+    figure = canvas(5, 5.3)
+    draw_confusion(figure.subplots(), evaluation.confusion.tolist(), class_names)
+    figure.suptitle(f"{title}\nconfusion, % of each true class", fontsize=9)
+    return figure
+
+
+def maps_figure(
+    images: np.ndarray, captions: Sequence[str], maps: Mapping[str, np.ndarray], title: str
+) -> Figure:
+    """Return a strip: the images, and below them a line of maps for each method.
+
+    Args:
+        images: Shape `(n, height, width, channels)`, with values in 0…255.
+        captions: One an image.
+        maps: By method, shape `(n, height, width)`, in 0…1.
+        title: Of the figure.
+    """
+    columns = min(_MOST_COLUMNS, len(images))
+    blocks = [slice(i, i + columns) for i in range(0, len(images), columns)]
+    lines = ("image", *maps)
+    figure = canvas(0.9 * columns + 0.9, (0.9 * len(lines) + 0.4) * len(blocks) + 0.4)
+    figure.set_layout_engine("constrained", h_pad=0.02)
+    panels = iter(figure.subplots(len(lines) * len(blocks), 1, squeeze=False)[:, 0])
+    for block in blocks:
+        pictures = _side_by_side(np.rint(images[block]).astype(np.uint8), columns, 255)
+        for line in lines:
+            axes = next(panels)
+            axes.imshow(pictures)
+            if line in maps:
+                shown = _side_by_side(maps[line][block], columns, np.nan)
+                axes.imshow(shown, cmap=MAP_COLORS, vmin=0, vmax=1, alpha=MAP_SHARE)
+            else:
+                width = images.shape[2] + _GAP
+                for column, caption in enumerate(captions[block]):
+                    middle = column * width + images.shape[2] / 2
+                    axes.text(middle, -1.5, caption, fontsize=7, ha="center", va="bottom")
+            axes.set(xticks=[], yticks=[])
+            axes.set_frame_on(False)
+            axes.set_ylabel(line, fontsize=7)
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def _side_by_side(images: np.ndarray, columns: int, gap: float) -> np.ndarray:
+    """Return images in a row of as many columns, with gaps of that level between them."""
+    if images.shape[-1] == 1 and images.ndim == 4:
+        images = np.repeat(images, 3, axis=-1)
+    n, height, width, *channels = images.shape
+    row = np.full((height, columns, width + _GAP, *channels), gap, images.dtype)
+    row[:, :n, :width] = np.moveaxis(images, 0, 1)
+    return row.reshape(height, -1, *channels)[:, :-_GAP]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Images on a plane.
+
+    Attributes:
+        name: What was embedded.
+        points: Shape `(n, 2)`.
+        score: 1-NN score of what was embedded.
+        score_on_plane: 1-NN score of the points.
+    """
+
+    name: str
+    points: np.ndarray
+    score: float
+    score_on_plane: float
+
+
+def embedding_figure(
+    embeddings: Sequence[Embedding], labels: np.ndarray, class_names: Sequence[str], title: str
+) -> Figure:
+    """Return one panel an embedding, its 1-NN score above it."""
+    figure = canvas(4.2 * len(embeddings), 5)
+    panels = figure.subplots(1, len(embeddings), squeeze=False)[0]
+    for axes, embedding in zip(panels, embeddings, strict=True):
+        for label, name in enumerate(class_names):
+            own = embedding.points[labels == label]
+            color = _CLASS_COLORS[label % len(_CLASS_COLORS)]
+            marker = MARKERS[label % len(MARKERS)]
+            axes.scatter(*own.T, s=9, color=color, marker=marker, linewidths=0, label=name)
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(
+            f"{embedding.name}\n1-NN {100 * embedding.score:.1f} % "
+            f"(on this plane {100 * embedding.score_on_plane:.1f} %)",
+            fontsize=9,
+        )
+    if len(class_names) <= 20:
+        handles, names = panels[0].get_legend_handles_labels()
+        columns = min(10, len(names))
+        figure.legend(handles, names, loc="outside lower center", ncols=columns, markerscale=2)
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def filters_figure(kernels: np.ndarray, title: str) -> Figure:
+    """Return the filters of a first layer, each on its own scale about 0.
+
+    Args:
+        kernels: Shape `(n, height, width)`.
+        title: Of the figure.
+    """
+    highest = np.abs(kernels).max((1, 2), keepdims=True)
+    scaled = kernels / np.where(highest > 0, highest, 1)
+    columns = min(_MOST_FILTERS, len(kernels))
+    rows = [
+        np.pad(_side_by_side(scaled[i : i + columns], columns, np.nan), ((0, _GAP), (0, 0)),
+               constant_values=np.nan)
+        for i in range(0, len(kernels), columns)
+    ]  # fmt: skip
+    figure = canvas(0.6 * columns, 0.6 * len(rows) + 0.5)
+    axes = figure.subplots()
+    axes.imshow(np.concatenate(rows)[:-_GAP], cmap="RdBu", vmin=-1, vmax=1, interpolation="none")
+    axes.set_axis_off()
+    figure.suptitle(title, fontsize=9)
+    return figure

@@ -1,0 +1,220 @@
+"""A trained model in one file: a `.keras` archive that also holds the model's card.
+
+The file is written whole or not at all. It is read without running anything that it holds: the
+network is built from the card's settings, and only numbers are taken from the archive.
+"""
+
+import hashlib
+import json
+import stat
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from mnist_keras._foundations.files import escaped, whole
+from mnist_keras.inference.model_card import Card, ModelFileError, from_json, to_json
+from mnist_keras.training.networks import build_model, count_parameters
+from mnist_keras.training.settings import Settings
+
+CARD = "mnist_keras.json"
+# What Keras writes for a functional model without assets.
+_WEIGHTS = "model.weights.h5"
+_MEMBERS = ("metadata.json", "config.json", _WEIGHTS)
+# What a file may hold: weights, and each of its other parts.
+_MOST_BYTES, _MOST_OTHER_BYTES = 2**31, 2**25
+# What a file of another kind begins with, or is called, and why it is not loaded.
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_REFUSED_SUFFIXES = {
+    ".h5": "whole models in HDF5 are not loaded: Keras does not check what code they run",
+    ".hdf5": "whole models in HDF5 are not loaded: Keras does not check what code they run",
+    **dict.fromkeys(
+        (".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npy"),
+        "pickles are not loaded: they may run any code",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model of logits, or an encoder, and its card."""
+
+    model: keras.Model
+    card: Card
+
+    def untrained(self) -> keras.Model:
+        """Return the same network with the weights it had before training."""
+        card = self.card
+        classes = len(card.class_names)
+        return build_model(card.settings, card.input.form.shape, classes, card.seed)
+
+
+def check_size(settings: Settings, input_shape: tuple[int, ...], num_classes: int) -> int:
+    """Return how many bytes the weights of a model are.
+
+    Raises:
+        ModelFileError: If they are more than a file may hold.
+    """
+    size = 4 * count_parameters(settings, input_shape, num_classes)
+    if size > _MOST_BYTES:
+        raise ModelFileError(
+            f"a {settings.model} of {' × '.join(map(str, input_shape))} and {num_classes} classes "
+            f"has {size:,} bytes of weights; files hold up to {_MOST_BYTES:,}"
+        )
+    return size
+
+
+def is_finite(model: keras.Model) -> bool:
+    """Return whether all weights are numbers: a model that has diverged has none to give."""
+    return all(np.isfinite(keras.ops.convert_to_numpy(w)).all() for w in model.weights)
+
+
+def save_model(path: Path, trained: TrainedModel) -> None:
+    """Write a model and its card into one `.keras` file, whole or not at all.
+
+    `keras.saving.load_model` reads it, too, where `mnist_keras` is imported.
+
+    Args:
+        path: Ends in `.keras`.
+        trained: Model and card. Of the model, the weights are written and no optimizer.
+
+    Raises:
+        FileError: If the file cannot be written.
+    """
+    bare = trained.untrained()
+    for variable, value in zip(bare.variables, trained.model.variables, strict=True):
+        variable.assign(value)
+    with whole(path) as unfinished:
+        bare.save(unfinished)
+        with zipfile.ZipFile(unfinished, "a", zipfile.ZIP_STORED) as archive:
+            checksums = {name: _checksum(archive, name) for name in _MEMBERS}
+            archive.writestr(CARD, json.dumps(to_json(trained.card, checksums), indent=1))
+
+
+def load_model(path: Path) -> TrainedModel:
+    """Return the model of a file that `save_model` wrote, on whatever backend runs.
+
+    Raises:
+        ModelFileError: If the file is missing, of another kind, damaged, declares sizes that it
+            does not hold, or holds an encoder.
+    """
+    loaded = _load(path)
+    if not loaded.card.class_names:
+        raise ModelFileError(
+            f"{escaped(str(path))}: an encoder, which knows no classes; "
+            "`mnist-keras train --from` makes a model of it"
+        )
+    return loaded
+
+
+def load_encoder(path: Path) -> TrainedModel:
+    """Return the encoder of a file that `save_model` wrote, on whatever backend runs.
+
+    Raises:
+        ModelFileError: As `load_model`, or if the file holds a model of classes.
+    """
+    loaded = _load(path)
+    if loaded.card.class_names:
+        raise ModelFileError(
+            f"{escaped(str(path))}: a model of classes, not an encoder of `mnist-keras pretrain`"
+        )
+    return loaded
+
+
+def _load(path: Path) -> TrainedModel:
+    name = escaped(str(path))
+    try:
+        card = _read(path)
+        shape, classes = card.input.form.shape, len(card.class_names)
+        model = build_model(card.settings, shape, classes, card.seed)
+        model.load_weights(path)
+        if not is_finite(model):
+            raise ModelFileError("its weights are not finite numbers")
+    except ModelFileError as error:
+        raise ModelFileError(f"{name}: {error}") from error
+    except OSError as error:
+        said = error.strerror or str(error).splitlines()[0]
+        raise ModelFileError(f"{name}: cannot be read: {said}") from error
+    except Exception as error:  # h5py and Keras raise almost anything on damaged weights
+        raise ModelFileError(f"{name}: its weights do not fit its card") from error
+    return TrainedModel(model, card)
+
+
+def _read(path: Path) -> Card:
+    """Return the card of a file, once all that it says of the archive has been checked."""
+    if reason := _REFUSED_SUFFIXES.get(path.suffix.lower()):
+        raise ModelFileError(reason)
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ModelFileError("not a regular file")
+    with open(path, "rb") as file:
+        if file.read(len(_HDF5)) == _HDF5:
+            raise ModelFileError(_REFUSED_SUFFIXES[".h5"])
+    if path.suffix != ".keras":
+        raise ModelFileError("the name of a model has to end in .keras")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_members(archive)
+            document = json.loads(archive.read(CARD))
+            card, checksums = from_json(document)
+            for member in _MEMBERS:
+                if checksums[member] != _checksum(archive, member):
+                    raise ModelFileError(f"damaged or changed: {member} is not what was written")
+            _check_weights(archive, card)
+            return card
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+        if isinstance(error, RecursionError):
+            raise ModelFileError("its card cannot be read: it is nested too deep") from error
+        raise ModelFileError(f"not a whole .keras file: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(f"its card cannot be read: {error!r}") from error
+
+
+def _check_weights(archive: zipfile.ZipFile, card: Card) -> None:
+    """Refuse weights that are not as many as the card's network has, or not all in the file."""
+    size = check_size(card.settings, card.input.form.shape, len(card.class_names))
+    if archive.getinfo(_WEIGHTS).file_size < size:
+        raise ModelFileError("its card declares more weights than it holds")
+
+    def check(name: str, item: Any) -> None:
+        # What is filled in, compressed or elsewhere may be of any size.
+        if isinstance(item, h5py.Dataset) and item.id.get_storage_size() != item.nbytes:
+            raise ModelFileError("its weights are not all in the file")
+
+    try:
+        with archive.open(_WEIGHTS) as file, h5py.File(file) as weights:
+            weights.visititems(check)
+    except ModelFileError:
+        raise
+    except Exception as error:  # h5py raises almost anything on damaged files
+        raise ModelFileError("its weights cannot be read") from error
+
+
+def _check_members(archive: zipfile.ZipFile) -> None:
+    """Refuse an archive that holds anything but what is written, or that grows when it is read."""
+    members = archive.infolist()
+    names = [member.filename for member in members]
+    if CARD not in names:
+        raise ModelFileError("not a model that `mnist-keras train` wrote: it has no card")
+    if sorted(names) != sorted((*_MEMBERS, CARD)):
+        odd = sorted(set(names) - {*_MEMBERS, CARD}) or "one of its parts twice, or not at all"
+        raise ModelFileError(f"not what `mnist-keras train` writes: it holds {odd}")
+    if min(member.header_offset for member in members) > 0:
+        raise ModelFileError("not what `mnist-keras train` writes: something stands before it")
+    for member in members:
+        most = 2 * _MOST_BYTES if member.filename == _WEIGHTS else _MOST_OTHER_BYTES
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size > most:
+            raise ModelFileError(f"{member.filename} is compressed or too large")
+
+
+def _checksum(archive: zipfile.ZipFile, member: str) -> str:
+    state = hashlib.sha256()
+    with archive.open(member) as file:
+        while block := file.read(2**20):
+            state.update(block)
+    return state.hexdigest()

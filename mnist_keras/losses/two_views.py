@@ -1,0 +1,101 @@
+"""Losses of two views of each image: SimCLR's and VICReg's."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="mnist_keras")
+class NTXent(keras.losses.Loss):
+    """SimCLR's loss: to tell the other view of an image from all views of the other images.
+
+        ℓ(a, b) = −log( exp(a·b / τ) / Σ exp(a·z / τ) ),   z over all 2n views but a itself
+
+    of projections scaled to length 1; the mean of ℓ(a, b) and ℓ(b, a).
+
+    Args:
+        temperature: τ, above 0. Defaults to `0.5`.
+        **kwargs: `reduction`, `name` and `dtype` of `keras.losses.Loss`.
+
+    Call arguments:
+        y_true: Projections of one view of each image, shape `(n, size)`.
+        y_pred: Projections of the other view, in the same order. The loss is symmetric.
+
+    Example:
+
+    >>> a = ops.eye(4)
+    >>> float(NTXent(temperature=0.1)(a, a)) < float(NTXent(temperature=0.1)(a, a[::-1]))
+    True
+
+    Reference:
+        [Chen et al., 2020](https://arxiv.org/abs/2002.05709)
+    """
+
+    def __init__(self, temperature=0.5, name="nt_xent", **kwargs):
+        if not temperature > 0:
+            raise ValueError(f"`temperature` must be above 0. Received: temperature={temperature}")
+        super().__init__(name=name, **kwargs)
+        self.temperature = temperature
+
+    def call(self, y_true, y_pred):
+        """Return the loss of each image, shape `(n,)`."""
+        n = ops.shape(y_pred)[0]
+        views = ops.normalize(ops.concatenate([y_true, y_pred]), axis=-1)
+        similar = ops.matmul(views, ops.transpose(views)) / self.temperature
+        # A view is not to be told from itself.
+        others = similar - 1e9 * ops.eye(2 * n, dtype=similar.dtype)
+        of_pairs = ops.sum(views[:n] * views[n:], axis=-1) / self.temperature
+        normalizers = ops.logsumexp(others, axis=-1)
+        return (normalizers[:n] + normalizers[n:]) / 2 - of_pairs
+
+    def get_config(self):
+        """Return the arguments that make an equal loss."""
+        return {**super().get_config(), "temperature": self.temperature}
+
+
+@keras.saving.register_keras_serializable(package="mnist_keras")
+class VICReg(keras.losses.Loss):
+    """Variance, invariance and covariance: like views, and features that do not collapse.
+
+        λ · mean (a − b)²  +  μ · mean relu(1 − √(Var + ε))  +  ν · Σ_{i≠j} Cov_ij² / size
+
+    The invariance is averaged over features; the variance term over features and both views, the
+    covariance term is that of both views together.
+
+    Args:
+        invariance: λ. Defaults to the paper's `25.0`.
+        variance: μ. Defaults to `25.0`.
+        covariance: ν. Defaults to `1.0`.
+        **kwargs: `reduction`, `name` and `dtype` of `keras.losses.Loss`.
+
+    Call arguments:
+        y_true: Projections of one view of each image, shape `(n, size)`; at least two.
+        y_pred: Projections of the other view, in the same order. The loss is symmetric.
+
+    Reference:
+        [Bardes et al., 2022](https://arxiv.org/abs/2105.04906)
+    """
+
+    def __init__(self, invariance=25.0, variance=25.0, covariance=1.0, name="vicreg", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.invariance = invariance
+        self.variance = variance
+        self.covariance = covariance
+
+    def call(self, y_true, y_pred):
+        """Return the loss of each image, shape `(n,)`; but for the invariance they are equal."""
+        unlike = ops.mean(ops.square(y_true - y_pred), axis=-1)
+        collapsed, alike = 0.0, 0.0
+        for view in (y_true, y_pred):
+            count = ops.cast(ops.shape(view)[0], view.dtype) - 1
+            centerd = view - ops.mean(view, axis=0)
+            covariance = ops.matmul(ops.transpose(centerd), centerd) / count
+            variance = ops.diagonal(covariance)
+            collapsed += ops.mean(ops.relu(1 - ops.sqrt(variance + 1e-4))) / 2
+            off_diagonal = ops.sum(ops.square(covariance)) - ops.sum(ops.square(variance))
+            alike += off_diagonal / view.shape[-1]
+        return self.invariance * unlike + self.variance * collapsed + self.covariance * alike
+
+    def get_config(self):
+        """Return the arguments that make an equal loss."""
+        own = {name: getattr(self, name) for name in ("invariance", "variance", "covariance")}
+        return {**super().get_config(), **own}

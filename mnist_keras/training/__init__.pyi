@@ -1,0 +1,11 @@
+from .data import Data as Data
+from .engine import Trainer as Trainer
+from .record import History as History
+from .record import Record as Record
+from .representation import PairedViews as PairedViews
+from .representation import SiameseModel as SiameseModel
+from .representation import linear_probe as linear_probe
+from .representation import pretrain as pretrain
+from .run import Run as Run
+from .settings import ExperimentError as ExperimentError
+from .settings import Settings as Settings

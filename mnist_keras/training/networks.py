@@ -1,0 +1,171 @@
+"""The network of an arm: built from its settings, compiled, and set to a seed's first step."""
+
+import gc
+import math
+
+import keras
+import numpy as np
+
+from mnist_keras.losses.focal import FocalLoss, focal_loss
+from mnist_keras.models import encoders
+from mnist_keras.models import original as models
+from mnist_keras.optimizers import Adam, RAdam
+from mnist_keras.training.record import Weights
+from mnist_keras.training.settings import Settings
+
+# One-cycle: the share of the epochs in which the learning rate rises.
+_WARM_UP = 0.1
+# What is regularized elsewhere, or must not be: decaying it would only hide it.
+NOT_DECAYED = ("bias", "gamma", "beta")
+
+
+class Networks:
+    """Compiled networks, one at a time: arms that differ in other settings share it."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._model: keras.Model = None
+
+    def of(self, settings: Settings, input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
+        """Return `compiled_model`, the last one if it is the same but for weights."""
+        s = settings
+        network = s.model, s.width, s.activation, input_shape, num_classes
+        key = *network, s.loss, s.gamma, s.alpha, s.optimizer, s.weight_decay, _are_soft(s)
+        if key != self._key:
+            self._model = None
+            keras.utils.clear_session()
+            self._model = compiled_model(settings, input_shape, num_classes)
+            self._key = key
+        return self._model
+
+
+def build_model(
+    settings: Settings, input_shape: tuple[int, ...], num_classes: int, seed: int
+) -> keras.Model:
+    """Return the network of an arm with a seed's initial weights, not compiled.
+
+    Without classes it is the encoder of `small_cnn`.
+    """
+    if settings.model == "small_cnn":
+        width, activation = settings.width, settings.activation
+        if not num_classes:
+            return encoders.encoder(input_shape, activation, width, seed)
+        return encoders.small_cnn(input_shape, num_classes, activation, width, seed)
+    build = {"basic_net": models.basic_net, "cnn": models.cnn}[settings.model]
+    return build(input_shape, num_classes, settings.activation, seed)
+
+
+def count_parameters(settings: Settings, input_shape: tuple[int, ...], num_classes: int) -> int:
+    """Return how many parameters the network of an arm has, without building it."""
+    if settings.model == "small_cnn":
+        return encoders.count_parameters(input_shape, num_classes, settings.width)
+    return models.count_parameters(settings.model, input_shape, num_classes)
+
+
+def compiled_model(
+    settings: Settings, input_shape: tuple[int, ...], num_classes: int
+) -> keras.Model:
+    """Return the network of an arm, compiled. It has some initial weights; `restart` sets a run's.
+
+    Its targets are what `targets` returns.
+    """
+    soft = _are_soft(settings)
+    sparse = "" if soft else "Sparse"
+    crossentropy = getattr(keras.losses, f"{sparse}CategoricalCrossentropy")
+    metrics = [
+        getattr(keras.metrics, f"{sparse}CategoricalAccuracy")("accuracy"),
+        getattr(keras.metrics, f"{sparse}CategoricalCrossentropy")(
+            "crossentropy", from_logits=True
+        ),
+        keras.metrics.MeanMetricWrapper(focal_loss, "focal", from_logits=True),
+    ]
+    loss = {
+        "crossentropy": lambda: crossentropy(from_logits=True),
+        "focal": lambda: FocalLoss(settings.gamma, settings.alpha, from_logits=True),
+    }[settings.loss]
+    optimizer = {"adam": Adam, "radam": RAdam, "sgd": keras.optimizers.SGD}[settings.optimizer](
+        settings.learning_rate, weight_decay=settings.weight_decay or None
+    )
+    model = build_model(settings, input_shape, num_classes, seed=0)
+    if settings.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
+    model.compile(optimizer, loss(), metrics=metrics)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def targets(settings: Settings, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return what a network is trained towards: the labels, or, where they are soft, shares.
+
+    Returns:
+        `int32` labels, or `float32` shares of shape `(n, classes)`.
+    """
+    if not _are_soft(settings):
+        return labels.astype("int32")
+    one_hot = np.eye(num_classes, dtype=np.float32)[labels]
+    return smoothed(one_hot, settings.label_smoothing)
+
+
+def smoothed(shares: np.ndarray, smoothing: float) -> np.ndarray:
+    """Return shares of which a part is given to all classes alike."""
+    return ((1 - smoothing) * shares + smoothing / shares.shape[-1]).astype(np.float32)
+
+
+def _are_soft(settings: Settings) -> bool:
+    return settings.label_smoothing > 0 or settings.self_training != "none"
+
+
+def restart(
+    model: keras.Model, settings: Settings, seed: int, weights: Weights | None = None
+) -> None:
+    """Set a compiled model back to its first step: its weights, its dropout, its optimizer.
+
+    Args:
+        model: `compiled_model` of the settings.
+        settings: The arm's.
+        seed: Of the initial weights and of dropout.
+        weights: By path, weights that take the place of initial ones.
+    """
+    new = build_model(settings, model.input_shape[1:], model.output_shape[-1], seed)
+    for old, fresh in zip(model.variables, new.variables, strict=True):
+        old.assign(fresh)
+    # A model is a ring of references: left to itself, its 88 MB would outlive this function.
+    del new, old, fresh
+    gc.collect()
+    set_weights(model, weights or {})
+    for variable in model.optimizer.variables:
+        variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
+    model.optimizer.learning_rate = settings.learning_rate
+
+
+def get_weights(model: keras.Model) -> dict[str, np.ndarray]:
+    """Return the weights of a model by path, what batch normalization has averaged among them."""
+    return {w.path: np.array(keras.ops.convert_to_numpy(w)) for w in model.weights}
+
+
+def set_weights(model: keras.Model, weights: Weights) -> None:
+    """Set those weights of a model whose path is given."""
+    for variable in model.weights:
+        if variable.path in weights:
+            variable.assign(weights[variable.path])
+
+
+def learning_rate(settings: Settings, epoch: int, epochs: int) -> float:
+    """Return the learning rate of an epoch, counted from 0, of so many."""
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    return one_cycle(settings.learning_rate, epoch, epochs)
+
+
+def one_cycle(highest: float, epoch: int, epochs: int) -> float:
+    """Return a learning rate that rises linearly, then falls along a cosine to nearly 0.
+
+    It changes between epochs and is computed here, so that no backend rounds it in its own way.
+
+    Reference:
+        [Smith & Topin, 2017](https://arxiv.org/abs/1708.07120)
+    """
+    rise = max(1.0, _WARM_UP * epochs)
+    if epoch + 1 <= rise:
+        return highest * (epoch + 1) / rise
+    return highest * (1 + math.cos(math.pi * (epoch + 1 - rise) / (epochs + 1 - rise))) / 2

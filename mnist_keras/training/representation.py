@@ -1,0 +1,180 @@
+"""Representations learned without labels: two views of an image are to have like features."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from mnist_keras._foundations.hashing import fingerprint
+from mnist_keras.datasets.augmentation import ELASTIC, Warp, warp
+from mnist_keras.datasets.batches import WarpedBatches
+from mnist_keras.datasets.images import Images
+from mnist_keras.losses.two_views import NTXent, VICReg
+from mnist_keras.models.encoders import encoder
+from mnist_keras.optimizers import Adam
+from mnist_keras.portable import HeUniform
+from mnist_keras.training.fit import fit
+from mnist_keras.training.networks import NOT_DECAYED, get_weights, one_cycle
+from mnist_keras.training.record import History, OnEpoch
+
+# Chosen by cross-validation on training images: see docs/representation.md.
+_TEMPERATURE = 0.5
+_RATE, _DECAY = 5e-3, 1e-4
+
+
+class SiameseModel(keras.Model):
+    """An encoder that learns from pairs of views through a projector and a loss.
+
+    `compile` takes an optimizer alone; `fit` takes batches of shape
+    `(n, 2, height, width, channels)`, e.g. `PairedViews`. One definition trains on every backend:
+    only `compute_loss` is overridden.
+
+    Args:
+        encoder: Model from images to features.
+        projector: Model from features to projections; only training needs it.
+        objective: Loss of two batches of projections, e.g. `NTXent` or `VICReg`.
+    """
+
+    def __init__(self, encoder, projector, objective, **kwargs):
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.projector = projector
+        self.objective = objective
+
+    def call(self, pairs, training=False):
+        """Return the projections of pairs of views, shape `(n, 2, size)`."""
+        images = ops.reshape(pairs, (-1, *pairs.shape[2:]))
+        features = self.encoder(images, training=training)
+        projections = self.projector(features, training=training)
+        return ops.reshape(projections, (-1, 2, projections.shape[-1]))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Return the objective of both views' projections."""
+        return self.objective(y_pred[:, 0], y_pred[:, 1])
+
+
+class PairedViews(WarpedBatches):
+    """Batches of two views of each image, `(n, 2, height, width, channels)`, without labels.
+
+    The last images of an epoch's order are left out where they do not fill a batch: the loss
+    compares the images of a batch.
+
+    Args:
+        x: Array of images with values in 0…255, or `LazyImages`, shape
+            `(n, height, width, channels)`.
+        strength: How far a view may be from its image.
+        batch_size: Images a batch; all of them, if there are fewer.
+        **kwargs: As `WarpedBatches`.
+    """
+
+    def __init__(self, x: Images, strength: Warp, batch_size: int = 256, **kwargs: Any):
+        super().__init__(x, None, strength, batch_size=min(batch_size, len(x)), **kwargs)
+
+    def __len__(self) -> int:
+        return len(self.x) // self.batch_size
+
+    def _batch(self, index: int) -> np.ndarray:
+        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        images, ids = self.x[chosen].astype("float32") / 255, self.ids[chosen]
+        views = [
+            warp(images, ids, 2 * self.epoch + view, self.seed, self.strength) for view in (0, 1)
+        ]
+        return np.stack(views, axis=1)
+
+
+def pretrain(
+    images: Images,
+    method: str = "vicreg",
+    epochs: int = 40,
+    *,
+    activation: str | None = "relu",
+    width: int | None = 16,
+    seed: int = 0,
+    on_epoch: OnEpoch | None = None,
+) -> tuple[keras.Model, History]:
+    """Train an encoder on images without labels.
+
+    Args:
+        images: Shape `(n, height, width, channels)`, with values in 0…255; at least two.
+        method: `"simclr"` or `"vicreg"`.
+        epochs: How often each image is seen, in two views each time.
+        activation, width: As for `encoders.encoder`.
+        seed: Integer >= 0 for initial weights, order and views, equal on every backend.
+        on_epoch: Called with the epoch (from 1) and its loss.
+
+    Returns:
+        The encoder, and what each epoch gave.
+    """
+    objective, size, hidden_layers = {
+        "simclr": (NTXent(_TEMPERATURE), 128, 1),
+        "vicreg": (VICReg(), 256, 2),
+    }[method]
+    network = encoder(images.shape[1:], activation, width, seed)
+    head = projector(network.output_shape[-1], size, hidden_layers, seed)
+    model = SiameseModel(network, head, objective)
+    optimizer = Adam(_RATE, weight_decay=_DECAY)
+    optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
+    model.compile(optimizer)
+    initial = fingerprint(*get_weights(network).values(), *get_weights(head).values())
+    batches = PairedViews(images, ELASTIC, seed=seed)
+    history = fit(
+        model,
+        batches,
+        lambda epoch: one_cycle(_RATE, epoch, epochs),
+        ends=(epochs,),
+        on_epoch=on_epoch,
+    )
+    history.initial = initial
+    return network, history
+
+
+def projector(features: int, size: int, hidden_layers: int, seed: int) -> keras.Model:
+    """Return a network from features to projections: dense layers, normalized but for the last.
+
+    Args:
+        features: Length of the input.
+        size: Units of each layer, and length of the output.
+        hidden_layers: Layers before the last one.
+        seed: Integer >= 0 for the initial weights, which are equal on every backend.
+    """
+    inputs = keras.Input((features,), name="features")
+    x = inputs
+    for number in range(1, hidden_layers + 2):
+        name = f"projection{number}"
+        initial = HeUniform(f"{name}/kernel", seed)
+        x = layers.Dense(size, use_bias=False, name=name, kernel_initializer=initial)(x)
+        if number <= hidden_layers:
+            x = layers.BatchNormalization(axis=-1, momentum=0.9, name=f"{name}_norm")(x)
+            x = layers.Activation("relu", name=f"{name}_activation")(x)
+    return keras.Model(inputs, x, name="projector")
+
+
+def linear_probe(
+    features: np.ndarray, labels: np.ndarray, regularization: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return kernel and bias of the logistic regression on features: what a linear layer can read.
+
+    Features are scaled to mean 0 and deviation 1 for the fit; the returned layer takes them as
+    they are.
+
+    Args:
+        features: Shape `(n, size)`.
+        labels: Integers from 0, shape `(n,)`, each class at least once.
+        regularization: Inverse of the penalty, scikit-learn's `C`.
+
+    Returns:
+        `float32` arrays of shapes `(size, classes)` and `(classes,)`.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    # A feature that is always the same says nothing, and has no deviation to divide by.
+    scale = np.where(deviation > 0, 1 / np.maximum(deviation, 1e-12), 0.0)
+    found = LogisticRegression(C=regularization, max_iter=1000)
+    found.fit((features - mean) * scale, labels)
+    weights, bias = found.coef_, found.intercept_
+    if len(found.classes_) == 2:  # one logit stands for two
+        weights, bias = np.concatenate([-weights, weights]) / 2, np.array([-1, 1]) * bias / 2
+    kernel = (weights * scale).T
+    return kernel.astype(np.float32), (bias - mean @ kernel).astype(np.float32)
