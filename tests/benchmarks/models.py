@@ -1,6 +1,6 @@
 """Print the measurements of docs/models.md.
 
-    KERAS_BACKEND=jax python docs/models.py IDX calibration|sanity|photos
+    KERAS_BACKEND=jax python tests/benchmarks/models.py IDX calibration|sanity|photos
 
 IDX is a folder with MNIST's test set. Of seeds 0 to 4, each with its own draw, the original's CNN is
 trained with either loss. `calibration`: what its probabilities are worth on the 9,500 held-out
