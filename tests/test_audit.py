@@ -12,7 +12,7 @@ from PIL import Image
 
 from mnist_keras import image_dataset_from_directory
 from mnist_keras.datasets import user_images as user_data
-from mnist_keras.datasets.image_folder import cache, reading
+from mnist_keras.datasets.image_folder import cache, image_store, reading
 from mnist_keras.datasets.image_folder.audit import audit
 from mnist_keras.datasets.image_folder.decoding import BadImageError
 from mnist_keras.datasets.image_folder.findings import ImageFolderError
@@ -236,7 +236,7 @@ def test_every_cache_gives_the_same_images(two_classes, picture, kept, monkeypat
 
 def test_large_folders_go_to_the_disk_and_a_full_one_to_neither(two_classes, monkeypatch):
     """By default the size decides; without space the files are decoded for each batch."""
-    monkeypatch.setattr(reading, "_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(image_store, "_MEMORY_BYTES", 1000)
     dataset = image_dataset_from_directory(two_classes, validation_split=None)
     assert isinstance(dataset.x, LazyImages)
     for path in cache.folder().iterdir():
@@ -294,7 +294,7 @@ def test_what_cannot_be_read_today_is_asked_again(two_classes, monkeypatch):
     for interruption in (KeyboardInterrupt, MemoryError):
         with monkeypatch.context() as patch:
             patch.setattr(reading, "_CHUNK", 3)
-            patch.setattr(reading, "look", looks_then(interruption))
+            patch.setattr(reading.oddities, "look", looks_then(interruption))
             with pytest.raises(interruption):
                 user_data.read(two_classes)
         assert list(cache.folder().iterdir()) == []

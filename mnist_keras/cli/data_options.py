@@ -13,7 +13,8 @@ from mnist_keras.cli.progress import reading
 if TYPE_CHECKING:
     from mnist_keras.datasets.image_folder.audit import Audit
     from mnist_keras.datasets.image_folder.findings import OnBad
-    from mnist_keras.datasets.image_folder.reading import Cache, ImageForm
+    from mnist_keras.datasets.image_folder.image_store import Cache
+    from mnist_keras.datasets.image_folder.reading import ImageForm
     from mnist_keras.datasets.images import LabeledImages
     from mnist_keras.datasets.splits import Split
     from mnist_keras.experiments.experiment import Experiment

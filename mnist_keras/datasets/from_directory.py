@@ -12,7 +12,8 @@ from mnist_keras.datasets.batches import Batches, as_format
 from mnist_keras.datasets.image_folder.audit import Audit, audit
 from mnist_keras.datasets.image_folder.decoding import ColorMode, Interpolation
 from mnist_keras.datasets.image_folder.findings import OnBad
-from mnist_keras.datasets.image_folder.reading import Cache, ImageForm
+from mnist_keras.datasets.image_folder.image_store import Cache
+from mnist_keras.datasets.image_folder.reading import ImageForm
 from mnist_keras.datasets.image_folder.walk import walk, walk_flat
 from mnist_keras.datasets.images import LabeledImages
 from mnist_keras.datasets.splits import split_indices

@@ -13,8 +13,9 @@ from mnist_keras.datasets.image_folder import oddities as contents
 from mnist_keras.datasets.image_folder.audit import Audit, audit
 from mnist_keras.datasets.image_folder.decoding import CHANNELS, LEAST_SIDE
 from mnist_keras.datasets.image_folder.findings import Finding, Severity
+from mnist_keras.datasets.image_folder.image_store import Cache
 from mnist_keras.datasets.image_folder.oddities import Contents, look
-from mnist_keras.datasets.image_folder.reading import AS_THE_ORIGINAL, Cache, ImageForm, Progress
+from mnist_keras.datasets.image_folder.reading import AS_THE_ORIGINAL, ImageForm, Progress
 from mnist_keras.datasets.image_folder.walk import MAX_FILES, Folder, is_hidden, walk, walk_flat
 from mnist_keras.datasets.images import DataError, LabeledImages, joined, label
 

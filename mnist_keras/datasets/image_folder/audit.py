@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mnist_keras._foundations.files import escaped, shown_name
-from mnist_keras.datasets.image_folder import oddities as contents
+from mnist_keras.datasets.image_folder import oddities
 from mnist_keras.datasets.image_folder.findings import (
     KINDS,
     Finding,
@@ -16,12 +16,12 @@ from mnist_keras.datasets.image_folder.findings import (
     Severity,
     require,
 )
+from mnist_keras.datasets.image_folder.image_store import Cache
 from mnist_keras.datasets.image_folder.reading import (
     AS_THE_ORIGINAL,
-    Cache,
     ImageForm,
     Progress,
-    Reading,
+    read_files,
 )
 from mnist_keras.datasets.image_folder.walk import FLAT, USELESS, Folder
 from mnist_keras.datasets.images import LabeledImages
@@ -132,10 +132,12 @@ def audit(
         progress: Called with the number of files read and of all, now and then.
     """
     found = [*training.findings, *(heldout.findings if heldout else ())]
-    reading = Reading(root, training, heldout, form, cache, progress)
+    count = len(training.files) + len(heldout.files if heldout else ())
+    if any(finding.kind in USELESS for finding in found):  # then reading the files is in vain
+        training, heldout = replace(training, files=()), None
+    reading = read_files(root, training, heldout, form, cache, progress)
     files = reading.files
-    if not any(finding.kind in USELESS for finding in found):
-        found += reading.findings()
+    found += reading.findings
 
     refused = {finding.path for finding in found if finding.severity == Severity.REFUSED}
     usable = reading.readable & np.array([file.path not in refused for file in files], bool)
@@ -144,13 +146,13 @@ def audit(
     present = np.unique(labels[usable & trained])
     for label, class_name in enumerate(training.class_names):
         own = (labels == label) & trained
-        if own.any() and reading.done and not reading.readable[own].any():
+        if own.any() and not reading.readable[own].any():
             found.append(Finding("no_usable_image", class_name))
     # What is drawn has to be usable; a class that only lost bad files is not another size.
     counted = labels[trained & np.isin(labels, present) & (usable | (per_class is None))]
     if len(counted):
         names = [training.class_names[label] for label in present]
-        found += contents.counts(names, np.searchsorted(present, counted), per_class)
+        found += oddities.counts(names, np.searchsorted(present, counted), per_class)
 
     def part(chosen: np.ndarray) -> LabeledImages:
         """Return the usable images of one side; classes without any to train on are left out."""
@@ -167,4 +169,4 @@ def audit(
     # Files of other types, broken links and pipes were not read, yet were meant as images.
     unread = {f.path for f in found if f.severity == Severity.REFUSED and f.kind not in _FOLDERS}
     unread -= {".", *(file.path for file in files)}
-    return Audit(root, part(trained), part(~trained), tuple(found), len(files) + len(unread))
+    return Audit(root, part(trained), part(~trained), tuple(found), count + len(unread))

@@ -1,9 +1,8 @@
-"""The user's cache folder: audits that were made before, and images too many for memory."""
+"""The user's cache folder: what was found before, and the images that were read."""
 
 import hashlib
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -11,20 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from platformdirs import user_cache_path
+
+from mnist_keras._foundations.files import FileError, whole
 
 _KEPT_SECONDS = 30 * 24 * 3600
 
 
 def folder() -> Path:
     """Return where remembered audits lie: it may be deleted at any time."""
-    home = Path(os.path.expanduser("~"))
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return base / "mnist-keras"
+    return user_cache_path("mnist-keras", appauthor=False)
 
 
 def key(parts: Iterable[object]) -> str:
@@ -49,21 +44,17 @@ def remembered(name: str) -> dict[str, np.ndarray] | None:
 
 def remember(name: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Keep arrays under a name; where the folder cannot be written, nothing is kept."""
-    with suppress(OSError):
+    with suppress(OSError, FileError):
         _prepare()
-        unfinished = folder() / f".{name}.{os.getpid()}.npz"
-        try:
+        with whole(folder() / f"{name}.npz") as unfinished:
             np.savez(unfinished, **dict[str, Any](arrays))
-            os.replace(unfinished, folder() / f"{name}.npz")
-        finally:
-            unfinished.unlink(missing_ok=True)
 
 
 def kept_array(name: str) -> np.ndarray | None:
     """Return the array kept under a name as it lies on the disk, or `None` if there is none."""
     path = folder() / f"{name}.npy"
     try:
-        array = np.load(path, mmap_mode="r")
+        array: np.ndarray = np.load(path, mmap_mode="r")
         os.utime(path)
     except Exception:
         return None
