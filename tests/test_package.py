@@ -2,11 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import pytest
 
 import mnist_keras
+from mnist_keras import FocalLoss
+from mnist_keras._foundations import registration
+from mnist_keras.losses import NTXent, VICReg
 
 
 def python(code, **kwargs):
@@ -53,18 +57,37 @@ def test_public_names_resolve():
         _ = mnist_keras.FocalLos
 
 
+LOSSES = FocalLoss(from_logits=True), NTXent(), VICReg()
+
+
 @pytest.mark.parametrize("first", ["keras, mnist_keras", "mnist_keras, keras"])
-def test_saved_model_loads_in_a_process_that_only_imports_the_package(first, tmp_path):
-    """A saved model finds our classes in whichever order the two packages are imported."""
-    model = keras.Sequential(
-        [keras.Input((4, 4, 3)), mnist_keras.SpatialDropout2D(0.5), keras.layers.Flatten()]
-    )
-    model.compile(mnist_keras.RAdam(), mnist_keras.FocalLoss(from_logits=True))
-    model.save(tmp_path / "model.keras")
+def test_saved_models_load_in_a_process_that_only_imports_the_package(first, tmp_path):
+    """Saved models find our classes in whichever order the two packages are imported."""
+    for loss in LOSSES:
+        model = keras.Sequential(
+            [keras.Input((4, 4, 3)), mnist_keras.SpatialDropout2D(0.5), keras.layers.Flatten()]
+        )
+        model.compile(mnist_keras.RAdam(), loss)
+        model.save(tmp_path / f"{type(loss).__name__}.keras")
 
     code = f"""
 import {first}
-model = keras.models.load_model({str(tmp_path / "model.keras")!r})
-print(type(model.loss).__name__, type(model.optimizer).__name__, type(model.layers[0]).__name__)
+from pathlib import Path
+for path in sorted(Path({str(tmp_path)!r}).iterdir()):
+    model = keras.models.load_model(path)
+    print(*(type(part).__name__ for part in (model.loss, model.optimizer, model.layers[0])))
 """
-    assert python(code).splitlines()[-1] == "FocalLoss RAdam SpatialDropout2D"
+    assert python(code).splitlines()[-3:] == [
+        f"{type(loss).__name__} RAdam SpatialDropout2D" for loss in LOSSES
+    ]
+
+
+def test_every_module_with_registered_classes_is_imported_with_keras():
+    """The list of modules is complete: Keras's decorator is in no other."""
+    package = Path(mnist_keras.__file__).parent
+    found = {
+        ".".join(path.relative_to(package).with_suffix("").parts)
+        for path in package.rglob("*.py")
+        if "\n@keras.saving.register_keras_serializable" in path.read_text()
+    }
+    assert found == set(registration.MODULES)

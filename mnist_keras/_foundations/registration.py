@@ -1,7 +1,7 @@
 """Make our classes known to Keras, whichever of the two packages is imported first.
 
-Keras loads a saved model only if the modules of its custom classes were imported. We import no
-Keras ourselves, so we wait for it: once it is there, the modules below are imported.
+Keras loads a saved model only if the modules of its custom classes were imported. The package
+does not import Keras. It waits until Keras is imported, and then imports these modules.
 """
 
 import importlib
@@ -12,11 +12,12 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-_MODULES = ("losses.focal", "losses.two_views", "optimizers", "portable")
+# Each module of the package that registers classes with Keras.
+MODULES = ("losses.focal", "losses.two_views", "optimizers", "portable")
 
 
 def with_keras() -> None:
-    """Import the modules that register classes: now if Keras is there, else when it comes."""
+    """Import the modules that register classes, now or as soon as Keras is imported."""
     if "keras" in sys.modules:
         _register()
     else:
@@ -24,12 +25,12 @@ def with_keras() -> None:
 
 
 def _register() -> None:
-    for name in _MODULES:
+    for name in MODULES:
         importlib.import_module(f"mnist_keras.{name}")
 
 
 class _AfterKeras(importlib.abc.MetaPathFinder):
-    """Steps aside at the first import of Keras, and registers when that import is done."""
+    """Waits for the first import of Keras, and registers our classes when it is done."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
