@@ -1,4 +1,4 @@
-"""Intervals: what a number from few images or few seeds can tell."""
+"""Intervals and tests: what a number from few images or few seeds can tell."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple
     """Return the Wilson score interval of a proportion.
 
     Args:
-        successes: How many of the `n` succeeded; a mean of counts need not be whole.
+        successes: How many of the `n` succeeded, or a mean of such counts.
         n: Number of trials, at least 1.
         confidence: Between 0 and 1.
 
@@ -31,6 +31,7 @@ def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"expected 0 <= successes <= n, n >= 1. Received: {successes} of {n}")
+    # SciPy's `binomtest` has this interval for whole counts only.
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     p = successes / n
     center = (p + z * z / (2 * n)) / (1 + z * z / n)
@@ -39,7 +40,7 @@ def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return mean and sample standard deviation; of one value there is no deviation."""
+    """Return mean and sample standard deviation, which is `None` for one value."""
     return fmean(values), stdev(values) if len(values) > 1 else None
 
 
@@ -56,8 +57,9 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
 def sign_flip_p(differences: Sequence[float]) -> float:
     """Return the two-sided p-value of paired differences when their signs are exchangeable.
 
-    The share of all assignments of signs whose mean is at least as far from 0 as the one seen:
-    exact up to 16 pairs, else of 2¹⁶ assignments drawn with a fixed seed and the one seen.
+    It is the share of all assignments of signs whose mean is at least as far from 0 as the
+    observed one. Up to 16 pairs it is exact. Beyond, the assignments are the observed one and
+    2¹⁶ others, drawn with a fixed seed.
 
     Args:
         differences: One for each pair, e.g. for each seed; at least one.
@@ -67,6 +69,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     >>> sign_flip_p([1.0, 2.0, 3.0, 4.0, 5.0])
     0.0625
     """
+    # SciPy's `permutation_test` takes 20 times as long and refuses a single pair.
     values = np.asarray(differences, np.float64)
     if len(values) <= 16:
         bits = np.arange(2 ** len(values))[:, np.newaxis] >> np.arange(len(values))
@@ -93,11 +96,9 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
 
     Reference:
         McNemar, "Note on the sampling error of the difference between correlated proportions or
-        percentages", 1947; in the exact form, a sign test of the discordant pairs.
+        percentages", 1947. The exact form is a sign test of the discordant pairs.
     """
-    from scipy.special import bdtr
+    from scipy.stats import binomtest
 
     discordant = only_first + only_second
-    if discordant == 0:
-        return 1.0
-    return min(1.0, 2 * float(bdtr(min(only_first, only_second), discordant, 0.5)))
+    return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
