@@ -9,6 +9,8 @@ import os
 import sys
 from dataclasses import dataclass
 
+from mnist_keras._foundations.files import reason
+
 # In the order in which the first installed one is taken.
 TRAINABLE = ("jax", "tensorflow", "torch")
 # Backends of Keras that only predict.
@@ -110,8 +112,7 @@ def use(backend: Backend) -> None:
         del os.environ["KERAS_BACKEND"]
         if before is not None:
             os.environ["KERAS_BACKEND"] = before
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BackendError(f"{name!r} is installed but does not import: {reason}") from error
+        raise BackendError(f"{name!r} is installed but does not import: {reason(error)}") from error
     if name == "torch":
         _reuse_large_blocks()
 

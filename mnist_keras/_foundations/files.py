@@ -11,34 +11,55 @@ class FileError(ValueError):
     """A file or folder that cannot be written or read. The message names it."""
 
 
+def reason(error: Exception) -> str:
+    """Return on one line what an error says: of one from the system, without its number."""
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error).strip()
+    return (said or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def naming(
+    path: Path, kind: type[Exception] = FileError, what: str = "cannot be written"
+) -> Iterator[None]:
+    """Turn an `OSError` into another error, whose message names the file: `PATH: WHAT: REASON`."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{path}: {what}: {reason(error)}") from error
+
+
 def write(path: Path, content: bytes) -> None:
-    """Write a file that is either whole or not there, whenever the machine stops."""
+    """Write a file that is either whole or not there, whenever the machine stops.
+
+    Raises:
+        FileError: If it cannot be written.
+    """
     with whole(path) as unfinished:
         unfinished.write_bytes(content)
 
 
 @contextmanager
 def whole(path: Path, suffix: str | None = None) -> Iterator[Path]:
-    """Yield the name of a file or folder to write; it takes the place of `path` when it is whole.
+    """Yield the name of a file or folder to write, which replaces `path` once it is whole.
 
     Args:
-        path: Its place; what is there is replaced.
-        suffix: Of the name to write, for who goes by it. Defaults to that of `path`.
+        path: The place of the file or folder.
+        suffix: Ending of the yielded name, for writers that choose a format by it. Defaults to
+            the ending of `path`.
 
     Raises:
         FileError: If it cannot be written.
     """
     unfinished = _unfinished(path, path.suffix if suffix is None else suffix)
     try:
-        yield unfinished
-        if unfinished.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with open(unfinished, "rb+") as file:
-                os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+        with naming(path):
+            yield unfinished
+            if unfinished.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with open(unfinished, "rb+") as file:
+                    os.fsync(file.fileno())
+            os.replace(unfinished, path)
     finally:
         if unfinished.is_dir():
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -47,18 +68,16 @@ def whole(path: Path, suffix: str | None = None) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a file that cannot be made, before anything is done for it.
+    """Refuse a file that cannot be written, before the work for it begins.
 
     Raises:
         FileError: If it cannot be written.
     """
-    trial = _unfinished(path, path.suffix)
-    try:
+    with naming(path):
+        trial = _unfinished(path, path.suffix)
         trial.touch()
         trial.unlink()
         path.exists()  # raises if the name is too long
-    except OSError as error:
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _unfinished(path: Path, suffix: str) -> Path:
@@ -67,10 +86,10 @@ def _unfinished(path: Path, suffix: str) -> Path:
 
 
 def shown_name(path: Path) -> str:
-    """Return the name of a file or folder, as tables show it."""
+    """Return the name of a file or folder as tables show it."""
     return escaped(os.path.basename(os.path.abspath(path)))
 
 
 def escaped(name: str) -> str:
-    """Return `name` with everything unprintable escaped, so that it stays on one line."""
+    """Return `name` with every unprintable character escaped, so that it stays on one line."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
