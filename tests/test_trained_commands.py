@@ -316,7 +316,7 @@ def test_explain_command(model, invoke, model_file, digits_data, write_images, t
     result = invoke("explain", model_file(model), folder, "-o", out)
     assert result.exit_code == 0, result.output
     names = {"maps", "mistakes", "tsne", "filters"}
-    index = json.loads((out / "album.json").read_text())
+    index = json.loads((out / "gallery.json").read_text())
     assert set(index["pictures"]) == names
     assert "features after training" in index["pictures"]["tsne"]
     assert ("Grad-CAM" in index["pictures"]["maps"]) == (model == "cnn")

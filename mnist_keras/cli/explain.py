@@ -83,7 +83,7 @@ def explain(
     """
     use_backend(backend)
     from mnist_keras._foundations.files import write
-    from mnist_keras._foundations.pictures import read_album, write_index, write_picture
+    from mnist_keras._foundations.pictures import read_gallery, write_index, write_picture
     from mnist_keras.datasets.images import DataError
     from mnist_keras.experiments.report import page
     from mnist_keras.inference import portrait
@@ -118,7 +118,7 @@ def explain(
         captions[picture.name] = picture.caption
         click.echo(f"{output / picture.name}.png: {picture.caption}")
     write_index(output, f"{model.name} ({trained.card.settings.model}) on {images.name}.", captions)
-    album = read_album(output)
-    assert album is not None
-    write(output / "index.html", page.album_html(album).encode())
+    gallery = read_gallery(output)
+    assert gallery is not None
+    write(output / "index.html", page.gallery_html(gallery).encode())
     click.echo(f"{output / 'index.html'}")

@@ -7,7 +7,7 @@ from html import escape
 from matplotlib.figure import Figure
 
 from mnist_keras._foundations.files import escaped
-from mnist_keras._foundations.pictures import Album, encode
+from mnist_keras._foundations.pictures import Gallery, encode
 from mnist_keras.datasets.images import png
 from mnist_keras.experiments.report.rows import Results, Table
 from mnist_keras.experiments.report.tables import (
@@ -44,13 +44,13 @@ img { max-width: 100%; height: auto; }
 _RUNS_WITH_MISTAKES = 6
 
 
-def html(results: Results, figures: Mapping[str, Figure], album: Album | None = None) -> str:
+def html(results: Results, figures: Mapping[str, Figure], gallery: Gallery | None = None) -> str:
     """Return the page: verdicts, tables, figures, mistakes, a model, environment and data.
 
     Args:
         results: What to show.
         figures: The figures, by name.
-        album: Pictures of how a model decides, if there are any.
+        gallery: Pictures of how a model decides, if there are any.
     """
     heading = f"mnist-keras: {results.data} on {results.versions['backend']}"
     parts = [
@@ -68,15 +68,15 @@ def html(results: Results, figures: Mapping[str, Figure], album: Album | None = 
     parts += [_picture(name, figure) for name, figure in figures.items()]
     parts += _samples(results)
     parts += _mistakes(results)
-    if album:
-        parts += _album(album)
+    if gallery:
+        parts += _gallery(gallery)
     parts += _origin(results)
     return _document(heading, parts)
 
 
-def album_html(album: Album) -> str:
+def gallery_html(gallery: Gallery) -> str:
     """Return a page of the pictures of a model alone."""
-    return _document("mnist-keras: how a model decides", _album(album))
+    return _document("mnist-keras: how a model decides", _gallery(gallery))
 
 
 def _document(heading: str, parts: Iterable[str]) -> str:
@@ -157,10 +157,10 @@ def _mistakes(results: Results) -> Iterator[str]:
         yield "</div>"
 
 
-def _album(album: Album) -> Iterator[str]:
+def _gallery(gallery: Gallery) -> Iterator[str]:
     yield "<h2>How a model decides</h2>"
-    yield f"<p>{escape(album.title)}</p>"
-    for name, caption, svg in album.pictures:
+    yield f"<p>{escape(gallery.title)}</p>"
+    for name, caption, svg in gallery.pictures:
         source = _data_url(svg, "svg+xml")
         yield f'<p><img alt="{escape(name)}" src="{source}"><br>{escape(caption)}</p>'
 

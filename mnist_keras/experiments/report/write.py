@@ -1,6 +1,6 @@
 """Everything that is made of a results folder, from its plan and records alone."""
 
-from mnist_keras._foundations.pictures import encode, read_album
+from mnist_keras._foundations.pictures import encode, read_gallery
 from mnist_keras.experiments.report import csv_json as exports
 from mnist_keras.experiments.report import figures, page, rows, tables
 from mnist_keras.experiments.report.rows import Results
@@ -30,7 +30,7 @@ def write_report(folder: ResultsFolder) -> Results:
         "tables.tex": tables.latex(results).encode(),
         "tables.json": exports.json_text(results).encode(),
         "costs.md": tables.costs(results).encode(),
-        "report.html": page.html(results, drawn, read_album(folder.path / ALBUM)).encode(),
+        "report.html": page.html(results, drawn, read_gallery(folder.path / ALBUM)).encode(),
     }
     files |= {f"{name}.png": encode(figure, "png") for name, figure in drawn.items()}
     for name, content in files.items():
