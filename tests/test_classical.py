@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mnist_keras.datasets import sources
-from mnist_keras.datasets.images import label
+from mnist_keras.datasets.images import LabeledImages
 from mnist_keras.datasets.splits import draw
 from mnist_keras.training.classical import classify, deskew, histograms_of_gradients
 from mnist_keras.training.settings import Settings
@@ -157,6 +157,6 @@ def test_two_classes_of_color():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 99, (40, 12, 9, 3)).astype(np.uint8)
     images[20:, :6] += 100
-    data = label("two", images, np.repeat([0, 1], 20), ["a", "b"])
+    data = LabeledImages.of("two", images, np.repeat([0, 1], 20), ["a", "b"])
     for model in ("nearest_neighbor", "svm", "hog_svm"):
         assert (classify(Settings(model=model), data, images, 0) == data.labels).mean() > 0.9

@@ -1,4 +1,4 @@
-"""What images say together: duplicates, near duplicates, odd ones, and classes that give themselves away."""
+"""What images show together: duplicates, near duplicates, odd images, classes that differ."""
 
 import io
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_keras.datasets.image_folder import oddities as contents
+from mnist_keras.datasets.image_folder import oddities
 from mnist_keras.datasets.image_folder.oddities import Contents, look
-from mnist_keras.datasets.images import label
+from mnist_keras.datasets.images import LabeledImages
 
 pytestmark = pytest.mark.any_backend
 
@@ -21,13 +21,13 @@ def said(images, labels=None, heldout=(), **encodings):
     names = [str(n) for n in range(labels.max() + 1)]
     return [
         (finding.kind, finding.path)
-        for finding in contents.findings(
+        for finding in oddities.findings(
             Contents(
                 paths=[str(n) for n in range(len(images))],
                 class_names=names,
                 labels=labels,
                 heldout=np.isin(np.arange(len(images)), heldout),
-                fingerprints=label("", images, labels, names).fingerprints,
+                fingerprints=LabeledImages.of("", images, labels, names).fingerprints,
                 looks=look(images),
                 encodings=encodings,
                 read=lambda positions: images[positions],
@@ -134,7 +134,7 @@ def test_numbers_of_images():
 
     def kinds(counts, per_class=None):
         labels = np.repeat(np.arange(len(counts)), counts)
-        found = contents.counts([*map(str, range(len(counts)))], labels, per_class)
+        found = oddities.counts([*map(str, range(len(counts)))], labels, per_class)
         return [(finding.kind, finding.path) for finding in found]
 
     assert kinds([10, 10]) == []

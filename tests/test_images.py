@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mnist_keras.datasets.images import LabeledImages, LazyImages, joined, label
+from mnist_keras.datasets.images import LabeledImages, LazyImages, joined
 
 pytestmark = pytest.mark.any_backend
 
@@ -56,7 +56,7 @@ def test_joined(lazy, first_lazy, second_lazy):
 def test_lazy_or_not_the_images_are_the_same(lazy):
     """Order, fingerprint and choice do not depend on where the images are."""
     images, _ = lazy
-    plain = label("", IMAGES, np.array([1, 0, 1, 0, 0]), ["a", "b"])
+    plain = LabeledImages.of("", IMAGES, np.array([1, 0, 1, 0, 0]), ["a", "b"])
     same = LabeledImages("", images, plain.labels, plain.class_names, plain.fingerprints)
     assert same.fingerprint == plain.fingerprint
     np.testing.assert_array_equal(same.canonical().images[:], plain.canonical().images)

@@ -161,7 +161,7 @@ def test_files_that_are_no_labeled_images(tmp_path, labeled, write_idx):
             (good | {"y_train": labels * 0}, "all labels are 0"),
             (good | {"y_train": labels + 50_000_000}, "label 50000002 of 12 images"),
             (good | {"y_train": np.full(12, 2**64 - 1, "u8")}, "label 18446744073709551615 of"),
-            (good | {"x_train": images[:, :1]}, "expected 8 pixels a side"),
+            (good | {"x_train": images[:, :1]}, "expected at least 8 pixels per side"),
         ]
     ):
         path = tmp_path / f"{number}.npz"

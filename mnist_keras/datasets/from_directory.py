@@ -9,10 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from mnist_keras.datasets.batches import Batches, as_format
+from mnist_keras.datasets.choices import Cache, ColorMode, Interpolation, OnBad
 from mnist_keras.datasets.image_folder.audit import Audit, audit
-from mnist_keras.datasets.image_folder.decoding import ColorMode, Interpolation
-from mnist_keras.datasets.image_folder.findings import OnBad
-from mnist_keras.datasets.image_folder.image_store import Cache
 from mnist_keras.datasets.image_folder.reading import ImageForm
 from mnist_keras.datasets.image_folder.walk import walk, walk_flat
 from mnist_keras.datasets.images import LabeledImages

@@ -1,4 +1,4 @@
-"""Labeled images in memory: what every source and every folder gives."""
+"""Labeled images: what every source and every folder gives."""
 
 import base64
 import hashlib
@@ -18,10 +18,10 @@ class LazyImages:
     """Images that are read when they are asked for; indexed by rows as an array is.
 
     Args:
-        read: Returns the images at an array of positions, in that order.
+        read: Takes an array of positions and returns their images, in that order.
         shape: `(n, height, width, channels)` of all images that `read` knows.
-        dtype: Of what `read` returns.
-        positions: Which of them these are, in this order. Defaults to all.
+        dtype: Type of the array that `read` returns.
+        positions: Those of these images, in this order. Defaults to all.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ Images = np.ndarray | LazyImages
 
 
 def joined(first: Images, second: Images) -> Images:
-    """Return the images of one and of the other after them, unread if one of them is."""
+    """Return the first images and the second after them; unread if either part is unread."""
     if not len(second):
         return first
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
@@ -82,9 +82,9 @@ class LabeledImages:
         images: Array of shape `(n, height, width, channels)`, or `LazyImages` of that shape;
             `uint8`, or `float32` in 0…255 where images had to be resized.
         labels: `int64` array of shape `(n,)`, indices into `class_names`.
-        class_names: One name a class.
-        fingerprints: One `fingerprint` an image, shape `(n,)`.
-        file_paths: Where each image was read from; empty for images that are in no file.
+        class_names: Name of each class.
+        fingerprints: `image_fingerprint` of each image, shape `(n,)`.
+        file_paths: Where each image was read from; empty for images that are not in files.
     """
 
     name: str
@@ -94,25 +94,36 @@ class LabeledImages:
     fingerprints: np.ndarray
     file_paths: tuple[str, ...] = ()
 
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        images: np.ndarray,
+        labels: np.ndarray,
+        class_names: Sequence[str],
+        file_paths: Sequence[str] = (),
+    ) -> "LabeledImages":
+        """Return arrays as labeled images, with the fingerprint of each image."""
+        fingerprints = np.array([image_fingerprint(image) for image in images], FINGERPRINT)
+        labels = labels.astype(np.int64)
+        return cls(name, images, labels, tuple(class_names), fingerprints, tuple(file_paths))
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "LabeledImages":
         """Return the images at `indices`, in that order."""
+        lazy = isinstance(self.images, LazyImages)
         return replace(
             self,
-            images=(
-                self.images.take(indices)
-                if isinstance(self.images, LazyImages)
-                else self.images[indices]
-            ),
+            images=self.images.take(indices) if lazy else self.images[indices],
             labels=self.labels[indices],
             fingerprints=self.fingerprints[indices],
             file_paths=tuple(self.file_paths[i] for i in indices) if self.file_paths else (),
         )
 
     def extended(self, others: "LabeledImages") -> "LabeledImages":
-        """Return these images and others of the same classes and size after them."""
+        """Return these images, and after them others of the same classes and size."""
         return replace(
             self,
             images=joined(self.images, others.images),
@@ -124,13 +135,13 @@ class LabeledImages:
     def canonical(self) -> "LabeledImages":
         """Return the images sorted by class and content.
 
-        What is drawn from this order depends on the pixels alone, not on file names
-        nor on the order in which a file system lists them.
+        A draw from this order depends on the pixels alone, not on file names or on the order in
+        which a file system lists them.
         """
         return self.take(self.canonical_order)
 
     def sorted_by_content(self) -> "LabeledImages":
-        """Return the images sorted by content alone: what uses this order knows no label."""
+        """Return the images sorted by content alone, so that their order reveals no label."""
         return self.take(np.argsort(self.fingerprints, kind="stable"))
 
     @property
@@ -140,7 +151,7 @@ class LabeledImages:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all images and labels, whatever their order or file names."""
+        """Hash of all images and labels, whatever their order and file names."""
         order = self.canonical_order
         state = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
         state.update(self.labels[order].astype("<i8").tobytes())
@@ -152,7 +163,7 @@ FINGERPRINT = np.dtype("S32")
 
 
 def image_fingerprint(image: np.ndarray) -> str:
-    """Return the content hash of one image: equal levels give equal hashes, whatever their type."""
+    """Return the hash of one image: equal levels have equal hashes, whatever their type."""
     if image.dtype != np.uint8:
         levels = image.astype(np.uint8)
         image = levels if np.array_equal(levels, image) else image
@@ -160,7 +171,7 @@ def image_fingerprint(image: np.ndarray) -> str:
 
 
 def png(image: np.ndarray) -> bytes:
-    """Return an 8-bit image, of shape `(height, width, channels)`, as the bytes of a PNG file."""
+    """Return an 8-bit image of shape `(height, width, channels)` as the bytes of a PNG file."""
     from PIL import Image
 
     file = io.BytesIO()
@@ -168,33 +179,15 @@ def png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def label(
-    name: str,
-    images: np.ndarray,
-    labels: np.ndarray,
-    class_names: Sequence[str],
-    file_paths: Sequence[str] = (),
-) -> LabeledImages:
-    """Return `LabeledImages` of these arrays, with the content hash of each image."""
-    return LabeledImages(
-        name,
-        images,
-        labels.astype(np.int64),
-        tuple(class_names),
-        np.array([image_fingerprint(image) for image in images], FINGERPRINT),
-        tuple(file_paths),
-    )
-
-
-# Of each of so many classes, so many images, no larger than so many pixels a side.
+# At most this many classes, images of each, and pixels a side of each image.
 _CLASSES, _IMAGES, _SIDE = 20, 8, 64
 
 
 def class_samples(images: LabeledImages) -> dict[str, str]:
-    """Return, by class, its first images in the order of their contents, side by side.
+    """Return the first images of each class side by side, in the order of their contents.
 
     Returns:
-        PNG files in base64, of 20 classes at most.
+        By class name, a PNG file in base64; 20 classes at most.
     """
     ordered = images.canonical_order
     samples = {}

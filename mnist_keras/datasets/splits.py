@@ -1,4 +1,4 @@
-"""Which images are trained on and which are not: drawn by contents, and kept in a file."""
+"""Which images are trained on and which are not: drawn by content, or read from a file."""
 
 import csv
 import io
@@ -21,22 +21,22 @@ SIDES = ("training", "test", "heldout", "unused")
 def split_indices(
     images: LabeledImages, validation_split: float, seed: int, stratify: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split images by their contents: renaming or reordering files changes nothing.
+    """Split images by their content: renaming or reordering files changes nothing.
 
-    Images with equal pixels stay together, so a side may get a few more than its share.
+    Duplicates stay on one side, so the validation side may get a few more than its share.
 
     Args:
-        images: What to split.
+        images: The images to split.
         validation_split: Share of the images for validation, between 0 and 1.
         seed: Integer >= 0.
-        stratify: Whether each class gives that share of its own images, as the report says
-            (40/10 of 50), or the share is drawn from all of them, as the original's code does.
+        stratify: Whether the share is drawn from each class, as the original's text says
+            (10 of 50), or from all images together, as its program does.
 
     Returns:
         Indices for training and for validation, each in ascending order.
 
     Raises:
-        ValueError: If the share is not between 0 and 1, or leaves a side empty.
+        ValueError: If the share is not between 0 and 1, or leaves a side empty (`DataError`).
     """
     if not 0 < validation_split < 1:
         raise ValueError(
@@ -59,53 +59,51 @@ def split_indices(
 
 
 def sides(images: LabeledImages, validation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of the images for training, and of those with a fingerprint in `validation`."""
+    """Return the indices of the images whose fingerprint is not in `validation`, and is in it."""
     chosen = np.isin(images.fingerprints, validation)
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
 @dataclass(frozen=True)
 class Split:
-    """The sides of all images of one seed.
+    """The sides of all images, for one seed.
 
     Attributes:
-        fingerprints: By side, the content hashes of its images, sorted.
+        fingerprints: By side, the fingerprints of its images, sorted.
     """
 
     fingerprints: Mapping[str, np.ndarray]
 
-    def apply(self, pool: LabeledImages) -> dict[str, LabeledImages]:
+    def apply(self, images: LabeledImages) -> dict[str, LabeledImages]:
         """Return the images of each side.
 
         Raises:
             DataError: If an image has no side, or a side names an image that is not there.
         """
-        named = np.concatenate(list(self.fingerprints.values()))
-        strangers, lost = (
-            np.setdiff1d(pool.fingerprints, named),
-            np.setdiff1d(named, pool.fingerprints),
-        )
-        if len(strangers) or len(lost):
+        named = np.concatenate([*self.fingerprints.values()])
+        unknown = np.setdiff1d(images.fingerprints, named)
+        missing = np.setdiff1d(named, images.fingerprints)
+        if len(unknown) or len(missing):
             raise DataError(
-                f"{pool.name}: the split was made of other images: {len(strangers)} images here "
-                f"are not in it, {len(lost)} of its images are not here"
+                f"{images.name}: the split was made of other images: {len(unknown)} images here "
+                f"are not in it, {len(missing)} of its images are not here"
             )
         return {
-            side: pool.take(np.flatnonzero(np.isin(pool.fingerprints, fingerprints)))
+            side: images.take(np.flatnonzero(np.isin(images.fingerprints, fingerprints)))
             for side, fingerprints in self.fingerprints.items()
         }
 
 
 def split_text(seeds: Mapping[int, Mapping[str, LabeledImages]], root: Path | None) -> str:
-    """Return a file that says on which side each image of each seed is.
+    """Return a CSV file that says which side each image is on.
 
     Args:
         seeds: By seed, the images of each side.
-        root: Directory that the files are named relative to; `None` for images in no file.
+        root: Directory that paths are written relative to; `None` for images not in files.
 
     Returns:
-        CSV with the columns `seed`, `side`, `hash` (of the decoded pixels, which alone decides
-        when it is read again) and `file`.
+        CSV with the columns `seed`, `side`, `hash` (the image's fingerprint, which alone decides
+        when the file is read again) and `file`.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -121,10 +119,10 @@ def split_text(seeds: Mapping[int, Mapping[str, LabeledImages]], root: Path | No
 
 
 def read_splits(path: Path) -> Mapping[int | None, Split]:
-    """Return the splits of a file by seed; `None` where it has no column `seed`: for every seed.
+    """Return the splits of a file by seed; without a column `seed`, `None` stands for every seed.
 
     Raises:
-        DataError: If the file cannot be read or is no split.
+        DataError: If the file cannot be read or is not a split.
     """
     try:
         text = path.read_text("utf-8-sig", errors="surrogateescape")
@@ -134,14 +132,10 @@ def read_splits(path: Path) -> Mapping[int | None, Split]:
     for seed, side, fingerprint in _rows(path, text):
         found.setdefault(seed, {side: [] for side in SIDES})[side].append(fingerprint)
     splits = {}
-    for seed, fingerprints_of in found.items():
-        split = Split(
-            {side: np.unique(np.array(d, FINGERPRINT)) for side, d in fingerprints_of.items()}
-        )
-        several = sum(map(len, split.fingerprints.values())) - len(
-            np.unique(np.concatenate(list(split.fingerprints.values())))
-        )
-        if several:
+    for seed, hashes_of in found.items():
+        split = Split({side: np.unique(np.array(h, FINGERPRINT)) for side, h in hashes_of.items()})
+        named = np.concatenate([*split.fingerprints.values()])
+        if several := len(named) - len(np.unique(named)):
             raise DataError(f"{path}: {several} images are on two sides")
         for side in ("training", "test"):
             if not len(split.fingerprints[side]):
@@ -153,7 +147,7 @@ def read_splits(path: Path) -> Mapping[int | None, Split]:
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int | None, str, str]]:
-    """Yield seed, side and hash of each line."""
+    """Yield the seed, side and hash of each line."""
     try:
         reader = csv.DictReader(io.StringIO(text), strict=True)
         if not {"side", "hash"} <= set(reader.fieldnames or ()):
@@ -175,7 +169,7 @@ def draw(images: LabeledImages, per_class: int, seed: int) -> tuple[LabeledImage
     """Draw `per_class` images of each class.
 
     Returns:
-        The images drawn, and the rest: the held-out images. A duplicate of one drawn is in neither.
+        The drawn images, and the held-out rest. Duplicates of drawn images are in neither.
 
     Raises:
         DataError: If a class has fewer than `per_class` images.

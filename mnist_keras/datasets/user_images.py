@@ -1,4 +1,4 @@
-"""A user's own images: class folders, training and test folders, IDX files or an .npz."""
+"""A user's own images: class folders, training and test folders, IDX files or an .npz file."""
 
 import os
 from collections.abc import Sequence
@@ -9,17 +9,16 @@ import numpy as np
 
 from mnist_keras._foundations.files import escaped, shown_name
 from mnist_keras.datasets import idx
-from mnist_keras.datasets.image_folder import oddities as contents
+from mnist_keras.datasets.choices import MAX_FILES, Cache
+from mnist_keras.datasets.image_folder import oddities
 from mnist_keras.datasets.image_folder.audit import Audit, audit
 from mnist_keras.datasets.image_folder.decoding import CHANNELS, LEAST_SIDE
 from mnist_keras.datasets.image_folder.findings import Finding, Severity
-from mnist_keras.datasets.image_folder.image_store import Cache
-from mnist_keras.datasets.image_folder.oddities import Contents, look
 from mnist_keras.datasets.image_folder.reading import AS_THE_ORIGINAL, ImageForm, Progress
-from mnist_keras.datasets.image_folder.walk import MAX_FILES, Folder, is_hidden, walk, walk_flat
-from mnist_keras.datasets.images import DataError, LabeledImages, joined, label
+from mnist_keras.datasets.image_folder.walk import Folder, is_hidden, walk, walk_flat
+from mnist_keras.datasets.images import DataError, LabeledImages, joined
 
-# Beside the class folders, this one holds images that are not trained on.
+# Beside the class folders, the folder of images that are not trained on.
 HELDOUT = "heldout"
 # The keys of Keras's own .npz files.
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -34,18 +33,18 @@ def read(
     max_files: int = MAX_FILES,
     progress: Progress | None = None,
 ) -> Audit:
-    """Read and audit images that somebody brings, whatever form they have.
+    """Read and audit a user's images, whatever their layout.
 
     Args:
         path: A folder of class folders, with or without a `heldout/` beside them; a folder with
             `train/` and `test/`, or `train-…/` and `heldout/`, each with the same class folders;
-            a folder of IDX files; or an `.npz` file with Keras's keys, `x_train`, `y_train` and
-            perhaps `x_test`, `y_test`.
+            a folder of IDX files; or an `.npz` file with Keras's keys: `x_train`, `y_train` and
+            optionally `x_test`, `y_test`.
         form, per_class, cache, progress: As for `audit`. Arrays keep their size.
         max_files: As for `walk`.
 
     Returns:
-        The audit. Nothing is refused yet: `Audit.require` does that.
+        The audit. It refuses nothing; `Audit.require` does.
     """
     try:
         if path.suffix.lower() == ".npz" and os.path.isfile(path):
@@ -61,22 +60,17 @@ def read(
         several = f"more than one folder to train on: {escaped(', '.join(trains))}"
         return _unusable(path, Finding("ambiguous", ".", several))
     (training,) = trains
-    name = shown_name(path)
     leave_out = (HELDOUT,) if heldout and not training else ()
     own = walk(path, training, leave_out=leave_out, max_files=max_files)
+    name = shown_name(path)
     if training:
-        aside = set(_folders_in(path)) - {training, heldout}
-        findings = (*own.findings, *(Finding("left_aside", name) for name in sorted(aside)))
+        name += f"/{escaped(training)}"
+        aside = sorted({*_folders_in(path)} - {training, heldout})
+        findings = (*own.findings, *(Finding("left_aside", folder) for folder in aside))
         own = replace(own, findings=findings)
+    others = _heldout(path, heldout, own, max_files) if heldout else None
     return audit(
-        path,
-        own,
-        _heldout(path, heldout, own, max_files) if heldout else None,
-        name=f"{name}/{escaped(training)}" if training else name,
-        form=form,
-        per_class=per_class,
-        cache=cache,
-        progress=progress,
+        path, own, others, name=name, form=form, per_class=per_class, cache=cache, progress=progress
     )
 
 
@@ -95,19 +89,19 @@ def read_unlabeled(
         form, cache, max_files, progress: As for `read`.
 
     Returns:
-        The audit, with all images in one class. Nothing is refused yet: `Audit.require` does that.
+        The audit, with all images in one class. It refuses nothing; `Audit.require` does.
     """
     found = walk_flat(path, max_files)
     return audit(path, found, form=form, cache=cache, progress=progress)
 
 
 def _sides(path: Path) -> tuple[list[str], str]:
-    """Return the folders, within `path`, that could be trained on, and the one held out.
+    """Return the folders within `path` that may be trained on, and the one that is held out.
 
-    An empty name is `path` itself, respectively none.
+    An empty name stands for `path` itself, or for no held-out folder.
     """
     folders = _folders_in(path)
-    # Two classes of these names hold images and no folders.
+    # Classes that are called train and test hold images, not folders.
     if {"train", "test"} <= set(folders) and any(_folders_in(path / n) for n in ("train", "test")):
         return ["train"], "test"
     trains = [n for n in folders if n.startswith("train-") and _folders_in(path / n)]
@@ -120,7 +114,7 @@ def has_heldout(path: Path) -> bool:
 
 
 def _folders_in(path: Path) -> list[str]:
-    """Return the names of the visible folders in a folder: none if it cannot be read."""
+    """Return the names of the visible folders in a folder; none if it cannot be read."""
     try:
         names = os.listdir(path)
     except OSError:  # the walk says so
@@ -129,7 +123,7 @@ def _folders_in(path: Path) -> list[str]:
 
 
 def _heldout(path: Path, base: str, training: Folder, max_files: int) -> Folder:
-    """Walk the held-out class folders; they have to be those that are trained on."""
+    """Walk the held-out class folders, which must be those that are trained on."""
     extra = [
         Finding("other_classes", f"{base}/{name}", "no such class to train on")
         for name in _folders_in(path / base)
@@ -144,7 +138,7 @@ def _heldout(path: Path, base: str, training: Folder, max_files: int) -> Folder:
 
 
 def _read_npz(path: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Return name, images and labels of each part of an .npz file with Keras's keys."""
+    """Return the name, images and labels of each part of an .npz file with Keras's keys."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in _KEYS if key in archive.files}
@@ -164,10 +158,10 @@ def _audit_arrays(
     form: ImageForm,
     per_class: int | None,
 ) -> Audit:
-    """Audit arrays: the first part is trained on, the second, if there is one, is not.
+    """Audit arrays: the first part is trained on, the second is held out.
 
     Raises:
-        DataError: If they are no labeled 8-bit images of one size.
+        DataError: If they are not labeled 8-bit images of one size.
     """
     checked = [(name, *_images_and_labels(name, x, y, form)) for name, x, y in parts]
     if len({images.shape[1:] for _, images, _ in checked}) > 1:
@@ -177,33 +171,28 @@ def _audit_arrays(
         raise DataError(
             f"class {missing[0]} has no image to train on; expected each label of 0…{count - 1}"
         )
-    class_names = tuple(str(number) for number in range(count))
-    sides = [
-        label(
-            shown_name(path),
-            images,
-            labels,
-            class_names,
-            [f"{name}[{i}]" for i in range(len(labels))],
+    class_names = tuple(map(str, range(count)))
+    training, *rest = (
+        LabeledImages.of(
+            shown_name(path), images, y, class_names, [f"{name}[{i}]" for i in range(len(y))]
         )
-        for name, images, labels in checked
-    ]
-    training = sides[0]
-    heldout = sides[1] if len(sides) > 1 else training.take([])
-    found = list(contents.findings(_contents(training, heldout)))
+        for name, images, y in checked
+    )
+    heldout = rest[0] if rest else training.take([])
+    found = list(oddities.findings(_contents(training, heldout)))
     refused = {finding.path for finding in found if finding.severity == Severity.REFUSED}
     if count < 2:
         found.append(Finding("single_class", ".", "all labels are 0"))
     files = len(training) + len(heldout)
     training, heldout = _without(training, refused), _without(heldout, refused)
-    found += contents.counts(class_names, training.labels, per_class)
+    found += oddities.counts(class_names, training.labels, per_class)
     return Audit(path, training, heldout, tuple(found), files)
 
 
 def _images_and_labels(
     name: str, images: np.ndarray, labels: np.ndarray, form: ImageForm
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return images of the channels asked for and labels of one dimension."""
+    """Return images with the channels of the form, and labels of one dimension."""
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or images.dtype != np.uint8:
@@ -212,7 +201,9 @@ def _images_and_labels(
             f"Received: {images.dtype} of shape {images.shape}"
         )
     if min(images.shape[1:3]) < LEAST_SIDE:
-        raise DataError(f"{name}: expected {LEAST_SIDE} pixels a side. Received: {images.shape}")
+        raise DataError(
+            f"{name}: expected at least {LEAST_SIDE} pixels per side. Received: {images.shape}"
+        )
     labels = labels.reshape(-1) if labels.shape in ((len(images), 1), (len(images),)) else labels
     whole = np.issubdtype(labels.dtype, np.integer)
     if labels.shape != (len(images),) or not whole or not len(labels) or labels.min() < 0:
@@ -226,21 +217,21 @@ def _images_and_labels(
     if images.shape[-1] == 1:
         images = np.repeat(images, channels, axis=-1)
     if images.shape[-1] != channels:
-        raise DataError(f"{name}: {images.shape[-1]} channels where {channels} are asked for")
+        raise DataError(f"{name}: expected {channels} channels. Received: {images.shape}")
     return images, labels.astype(np.int64)
 
 
-def _contents(training: LabeledImages, heldout: LabeledImages) -> Contents:
+def _contents(training: LabeledImages, heldout: LabeledImages) -> oddities.Contents:
     images = joined(training.images, heldout.images)
-    return Contents(
+    return oddities.Contents(
         paths=(*training.file_paths, *heldout.file_paths),
         class_names=training.class_names,
         labels=np.concatenate([training.labels, heldout.labels]),
         heldout=np.arange(len(images)) >= len(training),
         fingerprints=np.concatenate([training.fingerprints, heldout.fingerprints]),
-        looks=look(images[:]),
+        looks=oddities.look(images[:]),
         encodings={},
-        read=lambda positions: images[positions],
+        read=images.__getitem__,
     )
 
 
@@ -250,5 +241,5 @@ def _without(images: LabeledImages, refused: set[str]) -> LabeledImages:
 
 
 def _unusable(path: Path, finding: Finding) -> Audit:
-    nothing = label(shown_name(path), np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0), ())
-    return Audit(path, nothing, nothing, (finding,), 0)
+    empty = LabeledImages.of(shown_name(path), np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0), ())
+    return Audit(path, empty, empty, (finding,), 0)

@@ -7,16 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from mnist_keras._foundations.files import escaped, shown_name
+from mnist_keras.datasets.choices import Cache, OnBad
 from mnist_keras.datasets.image_folder import oddities
 from mnist_keras.datasets.image_folder.findings import (
     KINDS,
     Finding,
     ImageFolderError,
-    OnBad,
     Severity,
     require,
 )
-from mnist_keras.datasets.image_folder.image_store import Cache
 from mnist_keras.datasets.image_folder.reading import (
     AS_THE_ORIGINAL,
     ImageForm,

@@ -1,13 +1,14 @@
-"""What an audit finds: each kind of finding with how grave it is and what to do about it."""
+"""What an audit finds: each kind of finding, how grave it is, and what to do about it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mnist_keras._foundations.files import escaped
+from mnist_keras.datasets.choices import OnBad
 from mnist_keras.datasets.images import DataError
 
 
@@ -18,7 +19,7 @@ class Severity(StrEnum):
     REFUSED = "refused"  # the file cannot be used; `on_bad="skip"` leaves it out
     WARNING = "warning"  # used as it is
     FIXED = "fixed"  # converted in memory, its meaning kept
-    IGNORED = "ignored"  # no part of the data
+    IGNORED = "ignored"  # not part of the data
     NOTE = "note"  # worth knowing
 
     @property
@@ -36,116 +37,87 @@ class Kind:
     advice: str = ""
 
 
-KINDS = {
-    # The folder itself.
-    "missing": Kind("no such folder", Severity.FATAL, "check the path"),
-    "no_classes": Kind(
-        "no class folders", Severity.FATAL, "make one folder of images for each class"
-    ),
-    "single_class": Kind(
-        "only one class",
-        Severity.FATAL,
-        "make one folder of images for each of two classes or more",
-    ),
-    "too_deep": Kind("one level too deep", Severity.FATAL, "name the inner folder"),
-    "ambiguous": Kind("more than one folder to train on", Severity.FATAL, "name one of them"),
-    "lookalike_classes": Kind(
-        "class names that look alike", Severity.FATAL, "rename one, or join the two folders"
-    ),
-    "other_classes": Kind(
-        "other classes in training and test", Severity.FATAL, "give both the same class folders"
-    ),
-    "unreadable_folder": Kind("unreadable folder", Severity.FATAL, "give yourself the permission"),
-    "too_many_files": Kind(
-        "more files than expected", Severity.FATAL, "check the path, or raise --max-files"
-    ),
-    "bad_arrays": Kind("arrays that are no labeled images", Severity.FATAL, "see docs/images.md"),
-    # One file that cannot be used.
-    "empty_file": Kind("empty file", Severity.REFUSED, "fetch it again"),
-    "web_page": Kind(
-        "web page in place of an image", Severity.REFUSED, "fetch the image itself; log in first"
-    ),
-    "lfs_pointer": Kind("Git LFS pointer in place of an image", Severity.REFUSED, "git lfs pull"),
-    "not_an_image": Kind("no image", Severity.REFUSED, "remove it, or fetch it again"),
-    "unsupported_type": Kind("image of an unsupported type", Severity.REFUSED, "convert it to PNG"),
-    "truncated": Kind("truncated image", Severity.REFUSED, "fetch it again"),
-    "damaged": Kind("damaged image", Severity.REFUSED, "fetch it again"),
-    "too_large": Kind("too large to decode safely", Severity.REFUSED, "make it smaller"),
-    "too_small": Kind("too small to show anything", Severity.REFUSED, "remove it"),
-    "transparent": Kind(
-        "transparent pixels", Severity.REFUSED, "flatten it onto the background it is meant for"
-    ),
-    "rotated": Kind("rotated by its EXIF data", Severity.REFUSED, "save it upright"),
-    "animated": Kind("animated image", Severity.REFUSED, "save the frame you mean"),
-    "unreadable_file": Kind("unreadable file", Severity.REFUSED, "give yourself the permission"),
-    "broken_link": Kind("broken link", Severity.REFUSED, "remove it, or mend its target"),
-    "not_a_file": Kind("no regular file", Severity.REFUSED, "remove it"),
-    # Classes and files beside each other.
-    "empty_class": Kind("class without images", Severity.REFUSED, "remove or fill the folder"),
-    "no_usable_image": Kind(
-        "class without one usable image", Severity.REFUSED, "see what is said of its files"
-    ),
-    "too_few": Kind("class with too few images", Severity.FATAL, "ask for fewer: --per-class"),
-    "imbalanced": Kind(
-        "classes of very different sizes",
-        Severity.REFUSED,
-        "even them out: --per-class N draws N of each",
-    ),
-    "two_labels": Kind("same image in two classes", Severity.REFUSED, "decide which is right"),
-    "leak": Kind(
-        "same image in training and test",
-        Severity.REFUSED,
-        "remove one; skipping drops the test image",
-    ),
-    "uneven": Kind("classes of different sizes", Severity.WARNING, "--per-class N draws N of each"),
-    "duplicate": Kind(
-        "same image twice", Severity.WARNING, "remove one; both stay on one side of the split"
-    ),
-    "near_duplicate": Kind("almost the same image twice", Severity.WARNING, "look at both"),
-    "class_differs": Kind(
-        "class that differs in more than its images",
-        Severity.WARNING,
-        "a model may learn that instead",
-    ),
-    # One file that can be used.
-    "link": Kind("symbolic link", Severity.WARNING, "its target is used"),
-    "nested_folder": Kind(
-        "folder within a class", Severity.WARNING, "its images count as the class's"
-    ),
-    "other_files": Kind("file that is no image", Severity.WARNING, "left out"),
-    "trailing_bytes": Kind("bytes after the end of the image", Severity.WARNING, "not read"),
-    "resized": Kind("resized", Severity.WARNING, "bring all images to one size"),
-    "stretched": Kind(
-        "resized to another shape", Severity.WARNING, "crop or pad it: it is distorted"
-    ),
-    "large": Kind("large image", Severity.WARNING, "make it smaller: it costs time"),
-    "no_contrast": Kind("all pixels nearly alike", Severity.WARNING, "look at it"),
-    "inverted": Kind(
-        "bright background where most are dark, or the reverse", Severity.WARNING, "look at it"
-    ),
-    "colored": Kind("colored where most are gray", Severity.WARNING, "look at it"),
-    "noise": Kind("pixels without any order", Severity.WARNING, "look at it"),
-    "color_lost": Kind(
-        "colored image read as gray", Severity.WARNING, "read it with color_mode='rgb'"
-    ),
-    "one_bit": Kind("1-bit image, read as black and white", Severity.FIXED),
-    "palette": Kind("palette image, read by its colors", Severity.FIXED),
-    "sixteen_bit": Kind("16-bit image, scaled to 8 bits", Severity.FIXED),
-    "cmyk": Kind("CMYK image, converted to RGB", Severity.FIXED),
-    "opaque_alpha": Kind("opaque alpha channel, left out", Severity.FIXED),
-    "gray_in_rgb": Kind("gray image in three channels, read as one", Severity.FIXED),
-    "left_aside": Kind(
-        "folder beside those that are read", Severity.WARNING, "name it, or move it into them"
-    ),
-    "hidden": Kind("hidden or system file or folder", Severity.IGNORED),
-    "folder_link": Kind("link to a folder, not followed", Severity.IGNORED),
-    "image_named_folder": Kind("folder named like an image", Severity.IGNORED),
-    "beside_classes": Kind("file beside the class folders", Severity.IGNORED),
-    "mislabeled": Kind("extension of another type; the content decides", Severity.NOTE),
-    "color_profile": Kind("color profile or gamma, not applied", Severity.NOTE),
+_TITLES_AND_ADVICE = {
+    Severity.FATAL: {
+        "missing": ("no such folder", "check the path"),
+        "no_classes": ("no class folders", "make one folder of images for each class"),
+        "single_class": ("only one class", "make a folder for each of at least two classes"),
+        "too_deep": ("one level too deep", "name the inner folder"),
+        "ambiguous": ("more than one folder to train on", "name one of them"),
+        "lookalike_classes": ("class names that look alike", "rename one, or join the folders"),
+        "other_classes": ("classes that differ between training and test", "use the same folders"),
+        "unreadable_folder": ("unreadable folder", "grant yourself permission to read it"),
+        "too_many_files": ("more files than expected", "check the path, or raise --max-files"),
+        "bad_arrays": ("arrays that are not labeled images", "see docs/images.md"),
+        "too_few": ("class with too few images", "ask for fewer with --per-class"),
+    },
+    Severity.REFUSED: {
+        # One file.
+        "empty_file": ("empty file", "fetch it again"),
+        "web_page": ("web page instead of an image", "fetch the image itself; log in first"),
+        "lfs_pointer": ("Git LFS pointer instead of an image", "run git lfs pull"),
+        "not_an_image": ("not an image", "remove it, or fetch it again"),
+        "unsupported_type": ("image of an unsupported type", "convert it to PNG"),
+        "truncated": ("truncated image", "fetch it again"),
+        "damaged": ("damaged image", "fetch it again"),
+        "too_large": ("too large to decode safely", "make it smaller"),
+        "too_small": ("too small to show anything", "remove it"),
+        "transparent": ("transparent pixels", "flatten it onto its intended background"),
+        "rotated": ("rotated by its EXIF data", "save it upright"),
+        "animated": ("animated image", "save the frame you want"),
+        "unreadable_file": ("unreadable file", "grant yourself permission to read it"),
+        "broken_link": ("broken link", "remove it, or restore its target"),
+        "not_a_file": ("not a regular file", "remove it"),
+        # A class, or several files.
+        "empty_class": ("class without images", "remove or fill the folder"),
+        "no_usable_image": ("class without a usable image", "see what is wrong with its files"),
+        "imbalanced": ("classes of very different sizes", "draw N of each with --per-class N"),
+        "two_labels": ("same image in two classes", "decide which class is right"),
+        "leak": ("same image in training and test", "remove one; skipping drops the test image"),
+    },
+    Severity.WARNING: {
+        "uneven": ("classes of different sizes", "draw N of each with --per-class N"),
+        "duplicate": ("same image twice", "remove one; both stay on one side of the split"),
+        "near_duplicate": ("almost the same image twice", "look at both"),
+        "class_differs": ("class with a telltale difference", "a model may learn that instead"),
+        "link": ("symbolic link", "its target is used"),
+        "nested_folder": ("folder within a class", "its images belong to the class"),
+        "other_files": ("file that is not an image", "it is left out"),
+        "trailing_bytes": ("bytes after the end of the image", "they are not read"),
+        "resized": ("resized", "bring all images to one size"),
+        "stretched": ("resized to another shape", "crop or pad it; it is distorted"),
+        "large": ("large image", "make it smaller to save time"),
+        "no_contrast": ("all pixels nearly alike", "look at it"),
+        "inverted": ("bright background where most are dark, or the reverse", "look at it"),
+        "colored": ("colored where most are gray", "look at it"),
+        "noise": ("pixels without any order", "look at it"),
+        "color_lost": ("colored image read as gray", "read it with color_mode='rgb'"),
+        "left_aside": ("folder beside those that are read", "name it, or move it into one of them"),
+    },
+    Severity.FIXED: {
+        "one_bit": ("1-bit image, read as black and white", ""),
+        "palette": ("palette image, read by its colors", ""),
+        "sixteen_bit": ("16-bit image, scaled to 8 bits", ""),
+        "cmyk": ("CMYK image, converted to RGB", ""),
+        "opaque_alpha": ("opaque alpha channel, left out", ""),
+        "gray_in_rgb": ("gray image in three channels, read as one", ""),
+    },
+    Severity.IGNORED: {
+        "hidden": ("hidden or system file or folder", ""),
+        "folder_link": ("link to a folder, not followed", ""),
+        "image_named_folder": ("folder named like an image", ""),
+        "beside_classes": ("file beside the class folders", ""),
+    },
+    Severity.NOTE: {
+        "mislabeled": ("extension of another type; the content decides", ""),
+        "color_profile": ("color profile or gamma, not applied", ""),
+    },
 }
-
-OnBad = Literal["refuse", "skip"]
+KINDS = {
+    kind: Kind(title, severity, advice)
+    for severity, kinds in _TITLES_AND_ADVICE.items()
+    for kind, (title, advice) in kinds.items()
+}
 
 
 @dataclass(frozen=True)
@@ -154,8 +126,8 @@ class Finding:
 
     Attributes:
         kind: Key of `KINDS`.
-        path: File or folder relative to what was audited, or `.` for all of it.
-        reason: What is known of this one beyond its kind; may be empty.
+        path: File or folder relative to what was audited; `.` stands for all of it.
+        reason: What is known beyond the kind; may be empty.
     """
 
     kind: str
@@ -176,7 +148,7 @@ class ImageFolderError(DataError):
     """Images that cannot be used as they are.
 
     Attributes:
-        findings: Why: one `Finding` for each file or folder that was refused.
+        findings: One `Finding` for each file or folder that was refused.
     """
 
     def __init__(self, directory: Path | str, findings: Sequence[Finding], hint: str = ""):
@@ -202,11 +174,11 @@ def require(
     Args:
         directory: What was audited.
         findings: What was found.
-        on_bad: `"refuse"` raises if any file is refused; `"skip"` only if nothing can be done.
+        on_bad: `"refuse"` raises if any file is refused; `"skip"` only if a finding is fatal.
         files: How many files were audited.
 
     Raises:
-        ImageFolderError: With all findings of that gravity.
+        ImageFolderError: With all findings that are refused or fatal.
     """
     refused = [
         finding
@@ -218,25 +190,24 @@ def require(
 
 
 def by_kind(findings: Iterable[Finding]) -> list[tuple[str, list[Finding]]]:
-    """Return the findings of each kind by path, the gravest first, then in the order of `KINDS`."""
+    """Return the findings of each kind, sorted by path: the gravest kinds first, as in `KINDS`."""
     rank = {kind: number for number, kind in enumerate(KINDS)}
-    severities = list(Severity)
-    ordered = sorted(findings, key=lambda f: (severities.index(f.severity), rank[f.kind], f.path))
+    ordered = sorted(findings, key=lambda finding: (rank[finding.kind], finding.path))
     return [(kind, list(group)) for kind, group in groupby(ordered, key=lambda f: f.kind)]
 
 
-# Refusals that say something of several files, not of one that fails.
-_NO_FAILURES = ("empty_class", "no_usable_image", "imbalanced", "two_labels", "leak")
+# Refusals that compare files or classes, rather than say that one file fails.
+_NOT_FAILURES = ("empty_class", "no_usable_image", "imbalanced", "two_labels", "leak")
 
 
 def environment_hint(findings: Iterable[Finding], files: int) -> str:
-    """Return a sentence if most files fail in one way, for which they are rarely to blame."""
+    """Return a sentence if most files fail in one way: then the files are rarely to blame."""
     for kind, group in by_kind(findings):
-        fails = KINDS[kind].severity == Severity.REFUSED and kind not in _NO_FAILURES
+        fails = KINDS[kind].severity == Severity.REFUSED and kind not in _NOT_FAILURES
         if fails and len(group) > max(2, files / 2):
             return (
                 f"{len(group)} of {files} files fail in one way ({KINDS[kind].title}): this looks "
-                "like a problem of the machine or of the download, not of the images"
+                "like a problem with the machine or the download, not with the images"
             )
     return ""
 

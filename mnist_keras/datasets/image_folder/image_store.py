@@ -5,18 +5,16 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from mnist_keras.datasets.choices import Cache
 from mnist_keras.datasets.image_folder import cache as user_cache
 from mnist_keras.datasets.image_folder.findings import Finding
 from mnist_keras.datasets.images import FINGERPRINT, Images, LazyImages, image_fingerprint
 
 # Up to this many bytes, images are kept in memory by default; more are kept on the disk.
 _MEMORY_BYTES = 2**30
-
-Cache = Literal["memory", "disk", "none"]
 
 
 class ImageStore:
@@ -55,7 +53,7 @@ class ImageStore:
     @property
     def readable(self) -> np.ndarray:
         """Of each file, whether it holds an image that can be used."""
-        return self.fingerprints != b""
+        return np.not_equal(self.fingerprints, b"")
 
     def put(self, positions: np.ndarray, images: np.ndarray) -> None:
         """Keep images; one with levels that are not whole makes all of them `float32`."""
@@ -88,7 +86,8 @@ class ImageStore:
     def rows(self, positions: np.ndarray) -> np.ndarray:
         """Return the images at some positions, from where they are kept or from the files."""
         if self._pixels is not None and not self._recalled:
-            return np.asarray(self._pixels)[positions]
+            kept: np.ndarray = np.asarray(self._pixels)[positions]
+            return kept
         images = np.empty((len(positions), *self.shape[1:]), self.dtype)
         for row, position in enumerate(positions.tolist()):
             fingerprint = self.fingerprints[position]
@@ -104,7 +103,7 @@ class ImageStore:
         if known is None or set(known) != {"fingerprints", "dtype", "findings"}:
             return None
         pixels = None
-        if self.cache != "none" and (known["fingerprints"] != b"").any():
+        if self.cache != "none" and known["fingerprints"].any():
             pixels = user_cache.kept_array(self.name)
             if pixels is None or pixels.shape != self.shape:
                 return None

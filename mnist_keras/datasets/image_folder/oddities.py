@@ -1,4 +1,4 @@
-"""What the images of a data set say together: duplicates, near duplicates, odd ones, classes that differ."""
+"""What images show together: duplicates, near duplicates, odd images, classes that differ."""
 
 import math
 from collections import Counter
@@ -11,36 +11,36 @@ from mnist_keras._foundations.files import escaped
 from mnist_keras.datasets.image_folder.decoding import GRAY_LEVELS
 from mnist_keras.datasets.image_folder.findings import Finding
 
-# Levels of root mean square difference up to which two images are almost the same: that of a JPEG
-# copy at quality 75. The nearest two of MNIST's 10,000 test images are 8.9 apart.
+# Two images are almost the same up to this root mean square difference in levels: that of a JPEG
+# copy at quality 75. The two most similar of MNIST's 10,000 test images are 8.9 levels apart.
 _NEAR_LEVELS = 8.0
-# How far the features of such a copy are from the original's, by root of the number of pixels.
+# Distance of the features of such a copy, divided by the square root of the number of pixels.
 _NEAR_FEATURES = 2.2
 _FREQUENCIES = 4
 _NEIGHBORS = 4
-_CHUNK = 256  # images looked at together
-# All pixels within so many levels: black, white, or values of 0…1 saved as bytes.
+_CHUNK = 256  # images at a time
+# Contrast of images that are all black, all white, or values of 0…1 saved as bytes.
 _CONTRAST_LEVELS = 4
-# Correlation of neighboring pixels; pictures have more than 0.5.
+# Correlation of neighboring pixels in noise; pictures have more than 0.5.
 _NOISE_CORRELATION = 0.1
 _DARK, _BRIGHT = 64, 192
-# A few images show no habit of their class.
+# Fewer images do not show what is usual in their class.
 _LEAST_IMAGES = 10
-# How many times the smallest class the largest may be without a refusal.
+# The largest class may have this many times the images of the smallest one.
 _MOST_IMBALANCE = 5
 
 
 @dataclass(frozen=True)
 class Looks:
-    """Numbers that describe images: arrays with one entry an image.
+    """Numbers that describe images: arrays with one entry per image.
 
     Attributes:
         brightness: Mean level.
-        contrast: Highest less lowest level.
-        color: Largest difference of the channels of a pixel.
+        contrast: Highest minus lowest level.
+        color: Largest difference between the channels of one pixel.
         border: Mean level of the outermost pixels.
         order: Correlation of pixels with their right neighbors; NaN without contrast.
-        features: Amplitudes of the lowest spatial frequencies: a shift hardly changes them.
+        features: Amplitudes of the lowest spatial frequencies, which a shift hardly changes.
     """
 
     brightness: np.ndarray
@@ -52,13 +52,13 @@ class Looks:
 
     @staticmethod
     def joined(parts: "Sequence[Looks]") -> "Looks":
-        """Return the looks of all parts, of which there is at least one, in this order."""
+        """Return the looks of one or more parts, in this order."""
         names = [field.name for field in fields(Looks)]
         return Looks(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def look(images: np.ndarray) -> Looks:
-    """Return the looks of at least one image; shape `(n, height, width, channels)`."""
+    """Return the looks of one or more images of shape `(n, height, width, channels)`."""
     return Looks.joined([_look(images[i : i + _CHUNK]) for i in range(0, len(images), _CHUNK)])
 
 
@@ -83,9 +83,9 @@ def _look(images: np.ndarray) -> Looks:
 
 
 def _gray_and_color(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean of the channels, and of each image its largest difference of channels."""
+    """Return the mean of the channels, and the largest difference of channels in each image."""
     channels = images[..., :3]
-    if _is_gray(images):  # as of most digits: a tenth of the time
+    if _is_gray(images):  # as most digits are; this takes a tenth of the time
         return channels[..., 0].astype(np.float32), np.zeros(len(images))
     color = np.ptp(channels, axis=-1).reshape(len(images), -1).max(1)
     return channels.mean(-1, dtype=np.float32), color
@@ -97,16 +97,16 @@ def _is_gray(images: np.ndarray) -> bool:
 
 @dataclass(frozen=True)
 class Contents:
-    """All images of a data set that could be read, with what is known of each.
+    """All images of a data set that can be used, with what is known of each.
 
     Attributes:
-        paths: Where each one is.
-        class_names: One name a class.
+        paths: Where each image is.
+        class_names: Name of each class.
         labels: Class of each image.
-        heldout: Whether it is held out from training.
-        fingerprints: Its content hash.
-        looks: Its looks.
-        encodings: By trait (format, size in the file), that of each image.
+        heldout: Whether each image is held out from training.
+        fingerprints: Hash of each image.
+        looks: Looks of the images.
+        encodings: By trait (type, size in the file), its value for each image.
         read: Returns the images at some positions, for a closer look.
     """
 
@@ -121,7 +121,7 @@ class Contents:
 
 
 def findings(contents: Contents) -> Iterator[Finding]:
-    """Yield what is to be said of the images, of one and of many."""
+    """Yield what is remarkable about single images, pairs of images and classes."""
     yield from _odd_images(contents)
     yield from _duplicates(contents)
     yield from _near_duplicates(contents)
@@ -131,10 +131,10 @@ def findings(contents: Contents) -> Iterator[Finding]:
 def counts(
     class_names: Sequence[str], labels: np.ndarray, per_class: int | None
 ) -> Iterator[Finding]:
-    """Yield what is wrong with the numbers of images that the classes have.
+    """Yield what is wrong with the sizes of the classes.
 
-    Without `per_class`, no class may have many times the images of another; with it, each one
-    needs so many.
+    With `per_class`, each class needs this many images. Without it, no class may have many times
+    the images of another.
     """
     found = np.bincount(labels, minlength=len(class_names))
     if per_class is None and found.max() > found.min():
@@ -170,7 +170,7 @@ def _odd_images(contents: Contents) -> Iterator[Finding]:
 
 
 def _is_usual(has: np.ndarray, of: np.ndarray) -> bool:
-    """Return whether so many images have it that those without are odd."""
+    """Return whether enough images have a trait that those without it are odd."""
     return bool(has.sum() >= max(_LEAST_IMAGES, 0.9 * of.sum()))
 
 
@@ -182,7 +182,7 @@ def _duplicates(contents: Contents) -> Iterator[Finding]:
     for i in several.tolist():
         groups.setdefault(int(inverse[i]), []).append(i)
     for group in groups.values():
-        # The first of each class and of each side stand for all of them.
+        # The first image of each class and of each side stands for the others.
         of_class: dict[int, int] = {}
         of_side: dict[bool, int] = {}
         for i in group:
@@ -200,15 +200,12 @@ def _duplicates(contents: Contents) -> Iterator[Finding]:
                 where = f"same image as {escaped(contents.paths[of_side[False]])}"
                 yield Finding("leak", contents.paths[i], where)
             elif i != first and other is None:
-                yield Finding(
-                    "duplicate",
-                    contents.paths[i],
-                    f"same image as {escaped(contents.paths[first])}",
-                )
+                where = f"same image as {escaped(contents.paths[first])}"
+                yield Finding("duplicate", contents.paths[i], where)
 
 
 def _near_duplicates(contents: Contents) -> Iterator[Finding]:
-    """Yield images that are almost equal, be they shifted by a pixel or a JPEG copy."""
+    """Yield images that are almost equal, such as JPEG copies or copies shifted by a pixel."""
     from scipy.spatial import cKDTree
 
     _, distinct = np.unique(contents.fingerprints, return_index=True)
@@ -234,24 +231,20 @@ def _near_duplicates(contents: Contents) -> Iterator[Finding]:
 
 
 def _levels_apart(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the root mean square difference of pairs, at the best of nine shifts by a pixel."""
+    """Return the root mean square difference of pairs at the best of nine shifts by a pixel."""
     if _is_gray(images) and _is_gray(others):
         images, others = images[..., :1], others[..., :1]
     images, others = images.astype(np.float32), others.astype(np.float32)
     height, width = images.shape[1] - 2, images.shape[2] - 2
     middle = images[:, 1:-1, 1:-1]
-    return np.min(
-        [
-            np.sqrt(((middle - others[:, y : y + height, x : x + width]) ** 2).mean((1, 2, 3)))
-            for y in range(3)
-            for x in range(3)
-        ],
-        axis=0,
-    )
+    shifted = (others[:, y : y + height, x : x + width] for y in range(3) for x in range(3))
+    apart = [np.sqrt(((middle - other) ** 2).mean((1, 2, 3))) for other in shifted]
+    least: np.ndarray = np.min(apart, axis=0)
+    return least
 
 
 def _class_habits(contents: Contents) -> Iterator[Finding]:
-    """Yield classes that could be told from the others by something that is no picture."""
+    """Yield classes that could be recognized by something other than their pictures."""
     for label, name in enumerate(contents.class_names):
         own = contents.labels == label
         if own.sum() < _LEAST_IMAGES or (~own).sum() < _LEAST_IMAGES:
@@ -262,8 +255,9 @@ def _class_habits(contents: Contents) -> Iterator[Finding]:
             if count >= 0.9 * own.sum() and (all_values[~own] == value).mean() <= 0.1:
                 said = f"{trait} {value} in this class, not in the others"
                 yield Finding("class_differs", name, said)
-        bounds = [np.percentile(contents.looks.brightness[s], (5, 95)) for s in (own, ~own)]
-        if bounds[0][0] > bounds[1][1]:
-            yield Finding("class_differs", name, "brighter than the others")
-        elif bounds[0][1] < bounds[1][0]:
-            yield Finding("class_differs", name, "darker than the others")
+        (low, high), (others_low, others_high) = (
+            np.percentile(contents.looks.brightness[side], (5, 95)) for side in (own, ~own)
+        )
+        if low > others_high or high < others_low:
+            word = "brighter" if low > others_high else "darker"
+            yield Finding("class_differs", name, f"{word} than the others")

@@ -11,19 +11,18 @@ import numpy as np
 import PIL
 
 from mnist_keras._foundations.files import escaped
+from mnist_keras.datasets.choices import Cache, ColorMode, Interpolation
 from mnist_keras.datasets.image_folder import cache as user_cache
 from mnist_keras.datasets.image_folder import oddities
 from mnist_keras.datasets.image_folder.decoding import (
     CHANNELS,
     BadImageError,
-    ColorMode,
-    Interpolation,
     decode,
     read_file,
     resize,
 )
 from mnist_keras.datasets.image_folder.findings import Finding
-from mnist_keras.datasets.image_folder.image_store import Cache, ImageStore
+from mnist_keras.datasets.image_folder.image_store import ImageStore
 from mnist_keras.datasets.image_folder.truncation import format_of
 from mnist_keras.datasets.image_folder.walk import Folder, ImageFile
 from mnist_keras.datasets.images import DataError, Images, image_fingerprint

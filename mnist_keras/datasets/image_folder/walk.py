@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mnist_keras._foundations.files import escaped
+from mnist_keras.datasets.choices import MAX_FILES
 from mnist_keras.datasets.image_folder.decoding import EXTENSIONS, UNSUPPORTED_EXTENSIONS
 from mnist_keras.datasets.image_folder.findings import Finding
 
-# Beyond so many files a wrong path is likelier than a data set.
-MAX_FILES = 1_000_000
 # The class names of a walk that asks for no classes.
 FLAT = ("",)
 # What systems put beside the files of a user, and is not hidden by a dot.
