@@ -30,9 +30,16 @@ def _exit_code(error: Exception) -> int | None:
     from mnist_keras._foundations.backends import BackendError
     from mnist_keras._foundations.files import FileError
     from mnist_keras.datasets.images import DataError
+    from mnist_keras.training.record import DivergedError
     from mnist_keras.training.settings import ExperimentError
 
-    codes: dict[type, int] = {ExperimentError: 2, FileError: 2, DataError: 3, BackendError: 4}
+    codes: dict[type, int] = {
+        ExperimentError: 2,
+        FileError: 2,
+        DataError: 3,
+        BackendError: 4,
+        DivergedError: 6,
+    }
     # It imports Keras: where it is not imported, its error is not raised.
     if explanations := sys.modules.get("mnist_keras.explanations.maps"):
         codes[explanations.ExplanationError] = 2

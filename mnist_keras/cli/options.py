@@ -1,10 +1,14 @@
 """The options that several commands share."""
 
+import importlib
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
+
+from mnist_keras.datasets.choices import MAX_FILES, PER_CLASS, OnBad
 
 
 class NamedPath(click.Path):
@@ -15,6 +19,37 @@ class NamedPath(click.Path):
         if value == "":
             self.fail("the path is empty", *context)
         return super().convert(value, *context)
+
+
+class LazyChoice(click.ParamType):
+    """A word of a `Literal` in a module that is imported when the option is used or explained.
+
+    Args:
+        place: Module and name, as `"package.module:Name"`.
+    """
+
+    name = "choice"
+
+    def __init__(self, place: str):
+        self._place = place
+
+    @cached_property
+    def _choice(self) -> "click.Choice[str]":
+        module, _, name = self._place.partition(":")
+        return choice(getattr(importlib.import_module(module), name))
+
+    def convert(self, value: Any, *context: Any) -> Any:
+        """Return the word, or refuse it."""
+        return self._choice.convert(value, *context)
+
+    def get_metavar(self, *context: Any, **options: Any) -> str | None:
+        """Return the words, as the help shows them."""
+        return self._choice.get_metavar(*context, **options)
+
+
+def choice(words: Any) -> "click.Choice[str]":
+    """Return the type of an option that takes one of the words of a `Literal`."""
+    return click.Choice(get_args(words))
 
 
 model_argument = click.argument("model", type=NamedPath(path_type=Path))
@@ -33,36 +68,36 @@ idx_option = click.option(
 per_class_option = click.option(
     "--per-class",
     type=click.IntRange(min=2),
-    default=50,
+    default=PER_CLASS,
     show_default=True,
     help="Images drawn from each class.",
 )
 max_files_option = click.option(
     "--max-files",
     type=click.IntRange(min=1),
-    default=1_000_000,
+    default=MAX_FILES,
     show_default=True,
     help="Files beyond which a folder is taken for the wrong one.",
 )
 invert_option = click.option(
     "--invert",
-    type=click.Choice(["auto", "yes", "no"]),
+    type=LazyChoice("mnist_keras.inference.model_input:Invert"),
     default="auto",
     show_default=True,
-    help="Turn levels round; auto: where the background is bright and the training images' is dark, "
-    "or the reverse.",
+    help="Invert levels; auto: where the background is bright and that of the training images is "
+    "dark, or the reverse.",
 )
 fit_option = click.option(
     "--fit",
-    type=click.Choice(["auto", "ink", "resize"]),
+    type=LazyChoice("mnist_keras.inference.model_input:Fit"),
     default="auto",
     show_default=True,
     help="Images of another size: find the ink and center it as in MNIST, or resize as in "
-    "training; auto: ink, unless training images were resized or have no one background.",
+    "training; auto: ink, unless training images were resized or their backgrounds differ.",
 )
 on_bad_option = click.option(
     "--on-bad",
-    type=click.Choice(["refuse", "skip"]),
+    type=choice(OnBad),
     default="refuse",
     show_default=True,
     help="What to do if files cannot be used: stop, or go on without them.",
@@ -70,9 +105,14 @@ on_bad_option = click.option(
 strict_option = click.option(
     "--strict", is_flag=True, help="Exit with 5 unless every claim is supported."
 )
-
-
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+
+
+def seed_option(help: str) -> Callable[..., Any]:
+    """Return the option that takes one seed."""
+    return click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help=help
+    )
 
 
 def output_option(help: str) -> Callable[..., Any]:

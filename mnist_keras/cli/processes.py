@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from mnist_keras.cli.compare import print_comparison
 
@@ -21,6 +20,21 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.1
 _RUN = (sys.executable, "-m", "mnist_keras", "run")
+_ARGUMENTS = "mnist_keras.arguments"
+
+
+class RepeatableCommand(click.Command):
+    """A command that remembers its arguments, so that another process can be given them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, after they were noted."""
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
+
+def _run_again(*options: str) -> list[str]:
+    """Return the words of this run; of an option that is given twice, the last one counts."""
+    return [*_RUN, *click.get_current_context().meta[_ARGUMENTS], *options]
 
 
 def run_on_every_backend(output: Path) -> None:
@@ -32,13 +46,12 @@ def run_on_every_backend(output: Path) -> None:
 
     if not (names := backends.installed()):
         backends.choose()  # says what to install
-    arguments = _arguments_but("backend", "output")
     codes = []
     for name in names:
         click.echo(f"# {name}\n")
         sys.stdout.flush()
-        folder = ["--backend", name, "--output", str(output / name)]
-        codes.append(subprocess.run([*_RUN, *arguments, *folder]).returncode)
+        words = _run_again("--backend", name, "--output", str(output / name))
+        codes.append(subprocess.run(words).returncode)
         click.echo()
     if worst := next((code for code in codes if code not in (0, 6)), 0):
         click.echo("Not compared: a run failed.", err=True)
@@ -49,22 +62,6 @@ def run_on_every_backend(output: Path) -> None:
     elif not print_comparison([output / name for name in names]):
         sys.exit(5)
     sys.exit(max(codes))
-
-
-def _arguments_but(*left_out: str) -> list[str]:
-    """Return what the user gave this command, as words, without some options."""
-    context = click.get_current_context()
-    words: list[str] = []
-    for parameter in context.command.params:
-        name = str(parameter.name)
-        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
-            continue
-        value = context.params[name]
-        if parameter.param_type_name == "argument":
-            words += map(str, value)
-        elif name not in left_out:
-            words += [parameter.opts[0]] if value is True else [parameter.opts[0], str(value)]
-    return words
 
 
 def train_in_processes(
@@ -79,11 +76,10 @@ def train_in_processes(
         seeds = [numbers[run] for run in group]
         tasks += [part for start in range(jobs) if (part := seeds[start::jobs])]
     cores = divide(_available_cores(), jobs)
-    arguments = _arguments_but("jobs", "strict", "save_split")
 
     def start(task: Sequence[int], worker: int) -> "subprocess.Popen[bytes]":
-        told = ["--only", ",".join(map(str, task)), "--cores", ",".join(map(str, cores[worker]))]
-        return subprocess.Popen([*_RUN, *arguments, *told])
+        only, own = (",".join(map(str, numbers)) for numbers in (task, cores[worker]))
+        return subprocess.Popen(_run_again("--only", only, "--cores", own))
 
     def is_done(number: int) -> bool:
         return plan.runs[number] in choose(plan, folder.records()[0])
@@ -123,7 +119,7 @@ def work(
     start: Callable[[Sequence[int], int], subprocess.Popen[bytes]],
     is_done: Callable[[int], bool],
 ) -> list[int]:
-    """Do the tasks, so many at a time; one that dies costs what it was at, and no more.
+    """Do the tasks, several at a time; one that dies costs the run it was at, and no more.
 
     Args:
         tasks: Of each task the numbers of its runs, in order.

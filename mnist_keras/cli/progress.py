@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mnist_keras.training.settings import NO_NETWORKS
-
 if TYPE_CHECKING:
     from mnist_keras.training.run import Run
 
@@ -23,7 +21,7 @@ _SECONDS_BETWEEN_LINES = 10
 def cost(run: "Run") -> float:
     """Seconds of training to expect."""
     s = run.settings
-    if s.model in NO_NETWORKS:
+    if not s.has_network:
         return _SECONDS_WITHOUT_NETWORK
     labeled = 0 if s.frozen else s.members * s.epochs
     others = s.all_epochs - labeled

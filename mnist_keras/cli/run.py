@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mnist_keras.cli.data_options import SeedImages, check_data_options, data_options, seed_images
-from mnist_keras.cli.data_options import save_split as write_split
+from mnist_keras.cli.data_options import check_data_options, data_options, seed_images
 from mnist_keras.cli.options import strict_option, use_backend
-from mnist_keras.cli.processes import pin, run_on_every_backend, train_in_processes
+from mnist_keras.cli.processes import (
+    RepeatableCommand,
+    pin,
+    run_on_every_backend,
+    train_in_processes,
+)
 from mnist_keras.cli.progress import cost, progress
 from mnist_keras.cli.report import finish, print_report
 
@@ -18,11 +22,11 @@ if TYPE_CHECKING:
     from mnist_keras.experiments.experiment import Experiment
     from mnist_keras.experiments.plan import Plan
     from mnist_keras.experiments.results_folder import ResultsFolder
-    from mnist_keras.training.data import Data
+    from mnist_keras.training.data import Data, SeedImages
     from mnist_keras.training.run import Run
 
 
-@click.command()
+@click.command(cls=RepeatableCommand)
 @click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]…")
 @data_options
 @click.option(
@@ -36,14 +40,14 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=3,
     show_default=True,
-    help="How many: each seed draws, splits, initializes and shuffles anew.",
+    help="Number of seeds; each draws, splits, initializes and shuffles anew.",
 )
 @click.option(
     "--first-seed",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="The first of them; the others follow it.",
+    help="The first seed; the others follow it.",
 )
 @click.option(
     "--output",
@@ -57,7 +61,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Train in so many processes, the cores divided between them.",
+    help="Train in this many processes, with the cores divided between them.",
 )
 @click.option("--only", hidden=True)  # what a process of --jobs is told
 @click.option("--cores", hidden=True)
@@ -107,6 +111,7 @@ def run(
         run_on_every_backend(output)
         return
 
+    from mnist_keras._foundations.files import write
     from mnist_keras.experiments.plan import widened
     from mnist_keras.experiments.results_folder import ResultsFolder
 
@@ -125,11 +130,11 @@ def run(
         if interrupted:
             click.echo(f"{output}: {interrupted}", err=True)
         images = seed_images(**data)
-        for warning in images.warnings:
-            click.echo(warning, err=True)
         if save_split:
-            write_split(save_split, images, found, all_seeds)
-        written = _plan(folder, found, all_seeds, images)
+            settings = [arm.settings for e in found for arm in e.arms]
+            write(save_split, images.split_text(settings, all_seeds).encode())
+        written = _plan(found, all_seeds, images)
+        folder.write_plan(written)
         missing = _missing(written, folder)
         try:
             if jobs > 1:
@@ -148,27 +153,22 @@ def run(
 
 
 def _plan(
-    folder: "ResultsFolder",
-    experiments: "Sequence[Experiment]",
-    seeds: "Sequence[int]",
-    images: SeedImages,
+    experiments: "Sequence[Experiment]", seeds: "Sequence[int]", images: "SeedImages"
 ) -> "Plan":
-    """Write down what is to be run, and on which data, before anything is."""
+    """Return what is to be run, and on which data."""
     from mnist_keras._foundations import backends
     from mnist_keras.datasets.images import class_samples
     from mnist_keras.experiments.plan import Plan
 
-    plan = Plan(
+    return Plan(
         experiments=tuple(experiments),
         data_name=images.name,
-        data={seed: images.of(seed).fingerprint for seed in seeds},
+        data_fingerprints={seed: images.of(seed).fingerprint for seed in seeds},
         versions=backends.versions(),
         note=images.note,
         left_out=images.left_out,
         samples=class_samples(images.of(seeds[0]).images),
     )
-    folder.write_plan(plan)
-    return plan
 
 
 def _show_plan(experiments: "Sequence[Experiment]", runs: "Sequence[Run]") -> None:
@@ -188,7 +188,7 @@ def _show_plan(experiments: "Sequence[Experiment]", runs: "Sequence[Run]") -> No
 
 
 def _missing(plan: "Plan", folder: "ResultsFolder") -> "list[Run]":
-    """Return the runs that have no record, after setting aside what is none."""
+    """Return the runs that have no record, after setting damaged records aside."""
     from mnist_keras.experiments.plan import choose, widened
 
     for sentence in folder.set_aside_damaged():
@@ -204,12 +204,20 @@ def _train_all(
     runs: "Sequence[Run]", folder: "ResultsFolder", data_of: "Callable[[int], Data]"
 ) -> None:
     """Train runs and write their records."""
-    from mnist_keras.training.engine import Trainer
+    from mnist_keras.training.engine import train
+    from mnist_keras.training.networks import Networks
 
-    trainer = Trainer(folder.trainings)
-    with progress(runs) as advance:
+    networks = Networks()
+    with progress(runs) as show:
         for run in runs:
-            folder.write_record(trainer.train(run, data_of(run.seed), on_epoch=advance(run)))
+            trained = train(
+                run,
+                data_of(run.seed),
+                on_epoch=show(run),
+                kept=folder.trainings,
+                networks=networks,
+            )
+            folder.write_record(trained.record)
 
 
 def _numbers(text: str) -> list[int]:

@@ -2,73 +2,85 @@
 
 import tomllib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
-from mnist_keras.training.settings import ExperimentError, Settings, check_number, check_word
+from pydantic import Field, model_serializer, model_validator
+
+from mnist_keras.training.settings import (
+    Count,
+    ExperimentError,
+    ExperimentFields,
+    Number,
+    Settings,
+    check_word,
+)
 
 # In the order of the original's sections; `mnist-keras run` without a name runs these.
 ORIGINAL_TABLES = ("epochs", "architecture", "loss", "optimizer")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One row of a table: its settings and what the report says about it.
+class Arm(ExperimentFields):
+    """One row of a table: its settings and what the original says about it.
 
-    Attributes:
-        name: As the table shows it.
-        settings: What is trained.
-        reported_accuracy: Percent of the original's 100 test images, or `None`.
-        reported_loss: Training loss of each epoch; empty where the report has none.
+    In a file, the settings stand beside the name.
     """
 
     name: str
+    """The row's name in the table."""
     settings: Settings
-    reported_accuracy: float | None = None
-    reported_loss: tuple[float, ...] = ()
+    """What is trained."""
+    reported_accuracy: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Percent of the original's 100 test images."""
+    reported_loss: Annotated[tuple[Number, ...], Field(strict=False)] = ()
+    """The original's training loss of each epoch."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_file(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "settings" in given:
+            return given
+        _check_keys(given, {*cls.model_fields, *Settings.model_fields} - {"settings"})
+        settings = {key: given[key] for key in given if key in Settings.model_fields}
+        own = {key: given[key] for key in given if key not in settings}
+        return {**own, "settings": Settings(**settings)}
+
+    @model_serializer
+    def _to_file(self) -> dict[str, Any]:
+        settings = self.settings.model_dump(exclude_none=True)
+        document = {"name": self.name, **settings, "reported_loss": list(self.reported_loss)}
+        if self.reported_accuracy is not None:
+            document["reported_accuracy"] = self.reported_accuracy
+        return document
 
 
-QUANTITIES = ("heldout_accuracy", "loss", "crossentropy", "focal")
-EXPECTATIONS = ("higher", "lower", "no higher")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """What the report says of two arms, in a form that can be tested seed by seed.
-
-    Attributes:
-        text: The claim in words.
-        arm, against: Names of the arms that are compared; they may be the same.
-        quantity: `"heldout_accuracy"`, the training loss `"loss"`, or `"crossentropy"` or
-            `"focal"`, which are measured in training whatever the loss is.
-        expect: What `arm` is said to be: `"higher"`, `"lower"` or `"no higher"` than `against`.
-        epoch, against_epoch: Epochs of a loss; by default the last one of the arm.
-        margin: How much higher still counts as "no higher".
-    """
+class Claim(ExperimentFields):
+    """What the original says of two arms, in a form that can be tested seed by seed."""
 
     text: str
+    """The claim in words."""
     arm: str
+    """The name of the arm that the claim is about."""
     against: str
-    quantity: str = "heldout_accuracy"
-    expect: str = "higher"
-    epoch: int | None = None
-    against_epoch: int | None = None
-    margin: float = 0.0
+    """The name of the arm that it is compared with; it may be the same."""
+    quantity: Literal["heldout_accuracy", "loss", "crossentropy", "focal"] = "heldout_accuracy"
+    """What is compared. loss is the training loss; crossentropy and focal are measured in training
+    whatever the loss is."""
+    expect: Literal["higher", "lower", "no higher"] = "higher"
+    """What the arm is said to be."""
+    epoch: Count | None = None
+    """Epoch of the arm's loss; by default its last one."""
+    against_epoch: Count | None = None
+    """Epoch of the other arm's loss; by default its last one."""
+    margin: Number = 0.0
+    """How much higher still counts as "no higher"."""
 
-    def __post_init__(self) -> None:
-        check_word("quantity", self.quantity, QUANTITIES)
-        check_word("expect", self.expect, EXPECTATIONS)
-        check_number("margin", self.margin)
-        for name in ("text", "arm", "against"):
-            if not isinstance(getattr(self, name), str):
-                raise ExperimentError(f"`{name}` must be a str")
+    @model_validator(mode="after")
+    def _check_epochs(self) -> Self:
         for name in ("epoch", "against_epoch"):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise ExperimentError(f"`{name}` must be an integer >= 1. Received: {value!r}")
-            if value is not None and self.quantity == "heldout_accuracy":
-                raise ExperimentError(f"`{name}` belongs to a loss, not to the held-out accuracy")
+            if getattr(self, name) is not None and self.quantity == "heldout_accuracy":
+                raise ValueError(f"`{name}` belongs to a loss, not to the held-out accuracy")
+        return self
 
     @property
     def sides(self) -> tuple[str, str]:
@@ -80,16 +92,41 @@ class Claim:
         return words(self.arm, self.epoch), words(self.against, self.against_epoch)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """One table of the report, or one question it left open."""
+class Experiment(ExperimentFields):
+    """One table of the original, or one question it left open."""
 
     name: str
+    """The name of its file."""
     title: str
-    section: str
-    claim: str
-    arms: tuple[Arm, ...]
-    claims: tuple[Claim, ...] = ()
+    """The heading of its table."""
+    section: str = ""
+    """Where the original treats it."""
+    claim: str = ""
+    """What the original says about it."""
+    arms: Annotated[tuple[Arm, ...], Field(strict=False, min_length=1)]
+    """The rows of the table."""
+    claims: Annotated[tuple[Claim, ...], Field(strict=False)] = ()
+    """What is tested on the arms."""
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        settings = {arm.name: arm.settings for arm in self.arms}
+        if len(settings) < len(self.arms):
+            names = [arm.name for arm in self.arms]
+            raise ValueError(f"expected [[arms]] of different names. Received: {names}")
+        for claim in self.claims:
+            for name, epoch in ((claim.arm, claim.epoch), (claim.against, claim.against_epoch)):
+                check_word("arm", name, settings)
+                of_arm = settings[name]
+                if claim.quantity != "heldout_accuracy" and not of_arm.is_one_stage:
+                    raise ValueError(
+                        f"a claim asks for the loss of {name!r}, which is not one training"
+                    )
+                if epoch is not None and epoch > of_arm.epochs:
+                    raise ValueError(
+                        f"a claim asks for epoch {epoch} of {of_arm.epochs} of {name!r}"
+                    )
+        return self
 
 
 def folder() -> Path:
@@ -134,9 +171,8 @@ def find(names: Iterable[str]) -> list[Experiment]:
 def load(path: Path) -> Experiment:
     """Return the experiment of a TOML file.
 
-    The file has `title`, `section`, `claim`, the `[settings]` that all arms share, and `[[arms]]`,
-    each with a `name`, the settings that differ, and what the report says of it. `[[claims]]` say
-    which arms are tested against which (see `Claim`).
+    The file has the fields of `Experiment` but its name, and the `[settings]` that all arms share.
+    Each of its `[[arms]]` has the fields of `Arm`, with the settings that differ beside them.
 
     Raises:
         ExperimentError: If the file cannot be read, or has an unknown key or value.
@@ -151,115 +187,39 @@ def load(path: Path) -> Experiment:
         raise ExperimentError(f"{path}: {error}") from error
 
 
-_SETTINGS = tuple(field.name for field in fields(Settings))
-_CLAIM = tuple(field.name for field in fields(Claim))
-
-
-def to_document(experiment: Experiment) -> dict[str, Any]:
-    """Return what an equal experiment's file would hold."""
-
-    def given(values: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in values.items() if value not in (None, ())}
-
-    return {
-        "title": experiment.title,
-        "section": experiment.section,
-        "claim": experiment.claim,
-        "arms": [
-            given(
-                {
-                    "name": arm.name,
-                    **asdict(arm.settings),
-                    "reported_accuracy": arm.reported_accuracy,
-                    "reported_loss": list(arm.reported_loss),
-                }
-            )
-            for arm in experiment.arms
-        ],
-        "claims": [given(asdict(claim)) for claim in experiment.claims],
-    }
-
-
 def from_document(name: str, document: dict[str, Any]) -> Experiment:
     """Return the experiment of a file's contents.
 
     Raises:
         ExperimentError: If there is an unknown key or value.
     """
-    _check_keys(document, ("title", "section", "claim", "settings", "arms", "claims"))
-    shared = _get(document, "settings", dict, {})
-    _check_keys(shared, _SETTINGS)
-    tables = _get(document, "arms", list)
-    arms = []
-    for number, table in enumerate(tables, 1):
-        try:
-            arms.append(_arm(table, shared))
-        except ExperimentError as error:
-            raise ExperimentError(f"arm {number}: {error}") from error
-    names = [arm.name for arm in arms]
-    if not arms or len(set(names)) < len(names):
-        raise ExperimentError(f"expected [[arms]] of different names. Received: {names}")
-    return Experiment(
-        name=name,
-        title=_get(document, "title", str),
-        section=_get(document, "section", str, ""),
-        claim=_get(document, "claim", str, ""),
-        arms=tuple(arms),
-        claims=tuple(_claim(table, arms) for table in _get(document, "claims", list, [])),
-    )
+    _check_keys(document, [*(key for key in Experiment.model_fields if key != "name"), "settings"])
+    shared, arms = document.get("settings", {}), document.get("arms", [])
+    if not isinstance(shared, dict):
+        raise ExperimentError(f"`settings` must be a table. Received: settings={shared!r}")
+    _check_keys(shared, Settings.model_fields)
+    own = {key: value for key, value in document.items() if key != "settings"}
+    if isinstance(arms, list):
+        own["arms"] = [shared | arm if isinstance(arm, dict) else arm for arm in arms]
+    return Experiment(**own, name=name)
 
 
-def _claim(table: Any, arms: list[Arm]) -> Claim:
-    if not isinstance(table, dict):
-        raise ExperimentError(f"expected [[claims]] to be tables. Received: {table!r}")
-    _check_keys(table, _CLAIM)
-    for key in ("text", "arm", "against"):
-        _get(table, key, str)
-    claim = Claim(**table)
-    by_name = {arm.name: arm.settings for arm in arms}
-    for name, epoch in ((claim.arm, claim.epoch), (claim.against, claim.against_epoch)):
-        check_word("arm", name, by_name)
-        settings = by_name[name]
-        if claim.quantity != "heldout_accuracy" and not settings.is_one_training:
-            raise ExperimentError(
-                f"a claim asks for the loss of {name!r}, which is not one training"
-            )
-        if epoch is not None and epoch > settings.epochs:
-            raise ExperimentError(
-                f"a claim asks for epoch {epoch} of {settings.epochs} of {name!r}"
-            )
-    return claim
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of an experiment's file, for editors that complete and check it."""
+    schema = Experiment.model_json_schema()
+    known = schema["$defs"]
+    arm, settings = known["Arm"]["properties"], known["Settings"]["properties"]
+    known["Arm"]["properties"] = {k: arm[k] for k in arm if k != "settings"} | settings
+    known["Arm"]["required"] = ["name"]
+    schema["properties"]["settings"] = {
+        "$ref": "#/$defs/Settings",
+        "description": "The settings that all arms share.",
+    }
+    del schema["properties"]["name"]
+    schema["required"].remove("name")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _arm(table: Any, shared: dict[str, Any]) -> Arm:
-    if not isinstance(table, dict):
-        raise ExperimentError(f"expected a table. Received: {table!r}")
-    own = ("name", "reported_accuracy", "reported_loss")
-    _check_keys(table, (*own, *_SETTINGS))
-    accuracy = table.get("reported_accuracy")
-    if accuracy is not None and check_number("reported_accuracy", accuracy) > 100:
-        raise ExperimentError(f"`reported_accuracy` is in percent. Received: {accuracy}")
-    losses = _get(table, "reported_loss", list, [])
-    return Arm(
-        name=_get(table, "name", str),
-        settings=Settings(**(shared | {k: v for k, v in table.items() if k not in own})),
-        reported_accuracy=accuracy,
-        reported_loss=tuple(check_number("reported_loss", loss) for loss in losses),
-    )
-
-
-def _check_keys(table: dict[str, Any], known: Iterable[str]) -> None:
+def _check_keys(table: Iterable[str], known: Iterable[str]) -> None:
     for key in table:
         check_word("key", key, known)
-
-
-_REQUIRED: Any = object()
-
-
-def _get(table: dict[str, Any], key: str, kind: type, default: Any = _REQUIRED) -> Any:
-    value = table.get(key, default)
-    if value is _REQUIRED:
-        raise ExperimentError(f"`{key}` is missing")
-    if not isinstance(value, kind):
-        raise ExperimentError(f"`{key}` must be of type {kind.__name__}. Received: {value!r}")
-    return value

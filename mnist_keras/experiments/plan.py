@@ -1,25 +1,53 @@
-"""What to run: the runs that arms ask for, each once."""
+"""What to run: the runs that arms ask for, each once, and those whose records are there."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
+from pydantic import Field
+
+from mnist_keras._foundations.fields import Fields
 from mnist_keras.experiments.experiment import Experiment
 from mnist_keras.training.record import Record
 from mnist_keras.training.run import Run
 from mnist_keras.training.settings import Settings
 
 
-def plan(arms: Iterable[Settings], seeds: Iterable[int]) -> list[Run]:
-    """Return the Runs that cover the settings of all arms, each training once.
+class Plan(Fields):
+    """What a results folder is for: enough to say which records belong to its tables."""
 
-    Equal arms share a Run. Where no setting changes during a training, an arm of 20 epochs is the
+    experiments: tuple[Experiment, ...]
+    """The tables."""
+    data_name: str
+    """Name of the data, as tables show it."""
+    data_fingerprints: dict[int, str]
+    """Hash of the data of each seed."""
+    versions: Mapping[str, str]
+    """Versions of what decides the numbers; "backend" names the backend."""
+    note: str = ""
+    """Said above the tables."""
+    left_out: Mapping[str, str] = Field(default_factory=dict)
+    """Files that were not used, each with the reason."""
+    samples: Mapping[str, str] = Field(default_factory=dict)
+    """By class, a PNG in base64 of a few of its images."""
+
+    @property
+    def runs(self) -> list[Run]:
+        """Each run once."""
+        arms = [arm.settings for experiment in self.experiments for arm in experiment.arms]
+        return plan(arms, self.data_fingerprints)
+
+
+def plan(arms: Iterable[Settings], seeds: Iterable[int]) -> list[Run]:
+    """Return the runs that cover the settings of all arms, each once.
+
+    Equal arms share a run. Where no setting changes during a training, an arm of 20 epochs is the
     first 20 epochs of the same seed's 100. Runs of one arm follow each other: one compilation
     serves all seeds.
     """
     longest: dict[Settings, tuple[Settings, set[int]]] = {}
     for settings in arms:
         constant = settings.schedule == "constant"
-        key = replace(settings, epochs=1) if constant else settings
+        key = settings.replace(epochs=1) if constant else settings
         other, ends = longest.get(key, (settings, set()))
         longest[key] = max(settings, other, key=lambda s: s.epochs), ends | {settings.all_epochs}
     seeds = list(seeds)
@@ -30,36 +58,8 @@ def plan(arms: Iterable[Settings], seeds: Iterable[int]) -> list[Run]:
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a results folder is for: enough to say which records belong to its tables.
-
-    Attributes:
-        experiments: The tables.
-        data_name: Name of the data.
-        data: Hash of the data of each seed.
-        versions: Versions of what decides the numbers; `"backend"` names the backend.
-        note: Said above the tables; may be empty.
-        left_out: Files that were not used, each with the reason.
-        samples: By class, a PNG in base64 of a few of its images.
-    """
-
-    experiments: tuple[Experiment, ...]
-    data_name: str
-    data: Mapping[int, str]
-    versions: Mapping[str, str]
-    note: str = ""
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    samples: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def runs(self) -> list[Run]:
-        """Each Run once."""
-        return plan([arm.settings for e in self.experiments for arm in e.arms], self.data)
-
-
 def choose(plan: Plan, records: Sequence[Record]) -> dict[Run, Record]:
-    """Return the record of each Run of a plan, where there is one.
+    """Return the record of each run of a plan, where there is one.
 
     Only records of the plan's data and versions count. One of a longer training of equal settings
     counts, too; of several, the shortest.
@@ -70,10 +70,10 @@ def choose(plan: Plan, records: Sequence[Record]) -> dict[Run, Record]:
             record
             for record in records
             if record.run.seed == run.seed
-            and record.data_fingerprint == plan.data[run.seed]
+            and record.data_fingerprint == plan.data_fingerprints[run.seed]
             and record.versions == plan.versions
             and record.run.covers(run.settings)
-            and (record.diverged or set(run.scored_at) <= set(record.scores))
+            and (record.history.diverged or set(run.scored_at) <= set(record.scores))
         ]
         if fitting:
             chosen[run] = min(fitting, key=lambda record: record.run.settings.epochs)

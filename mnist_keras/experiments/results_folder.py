@@ -1,30 +1,32 @@
-"""The results folder: a plan, a record for each Run, what is made of them. The only writer."""
+"""The results folder: a plan, a record for each run, and what is made of them. The only writer."""
 
 import io
 import json
 import os
-import sys
 import zipfile
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
 
+import filelock
 import numpy as np
+from pydantic import ValidationError
 
-from mnist_keras._foundations.files import write
-from mnist_keras.experiments.experiment import from_document, to_document
+from mnist_keras._foundations.fields import sentence
+from mnist_keras._foundations.files import FileError, write
 from mnist_keras.experiments.plan import Plan
 from mnist_keras.training.record import (
+    FORMAT,
     History,
     Record,
     RecordError,
     Training,
-    read_record,
-    write_record,
+    from_json,
+    to_json,
 )
 from mnist_keras.training.settings import ExperimentError
+
+_ANOTHER_VERSION = "written by another version of mnist-keras"
 
 
 class ResultsFolder:
@@ -48,34 +50,29 @@ class ResultsFolder:
             A sentence if the last run was stopped before its end, else `None`.
 
         Raises:
-            RecordError: If the folder cannot be written, or another run is writing to it.
+            RecordError: If the folder cannot be written, another run is writing to it, or another
+                version of this package wrote it.
         """
-        lock = self._lock()
-        stopped = lock.read().strip()
-        try:
-            _say(lock, str(os.getpid()))
-            yield f"the last run here (process {stopped}) was stopped" if stopped else None
-        finally:
-            _say(lock, "")
-            lock.close()
-
-    def _lock(self) -> TextIO:
-        """Return the open lock file, held until it is closed, be it by the end of the process."""
+        lock, holder = filelock.FileLock(self.path / ".lock"), self.path / ".running"
         try:
             self._records.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / ".lock", "a+")  # noqa: SIM115 (the caller closes it)
-            if not _take(lock):
-                lock.seek(0)
-                holder = lock.read().strip()
-                lock.close()
-                raise RecordError(f"{self.path}: another run (process {holder}) is writing here")
-            lock.seek(0)
-            self._sweep()
+            lock.acquire(blocking=False)
+        except filelock.Timeout as error:
+            words = f"another run (process {_text(holder)}) is writing here"
+            raise RecordError(f"{self.path}: {words}") from error
         except OSError as error:
-            raise RecordError(
-                f"{self.path}: cannot be written: {error.strerror or error}"
-            ) from error
-        return lock
+            raise FileError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+        try:
+            self._refuse_other_versions()
+            stopped = _text(holder)
+            with suppress(OSError):  # a full disk must not hide what the run has to say
+                self._sweep()
+                holder.write_text(str(os.getpid()))
+            yield f"the last run here (process {stopped}) was stopped" if stopped else None
+        finally:
+            with suppress(OSError):
+                holder.unlink()
+            lock.release()
 
     def _sweep(self) -> None:
         """Remove the unfinished files of a run that was stopped while it wrote."""
@@ -83,22 +80,17 @@ class ResultsFolder:
             for leftover in folder.glob(".*.unfinished*"):
                 leftover.unlink(missing_ok=True)
 
+    def _refuse_other_versions(self) -> None:
+        """Refuse a folder whose records would all be set aside as damaged."""
+        try:
+            self.read_plan()
+        except RecordError as error:
+            if _ANOTHER_VERSION in str(error):
+                raise
+
     def write_plan(self, plan: Plan) -> None:
         """Write what the folder is for."""
-        document = {
-            "experiments": [
-                {"name": experiment.name, **to_document(experiment)}
-                for experiment in plan.experiments
-            ],
-            "data": {
-                "name": plan.data_name,
-                "fingerprints": {str(s): d for s, d in plan.data.items()},
-            },
-            "versions": dict(plan.versions),
-            "note": plan.note,
-            "left_out": dict(plan.left_out),
-            "samples": dict(plan.samples),
-        }
+        document = {"format": FORMAT, **plan.model_dump(mode="json")}
         write(self._plan, (json.dumps(document, indent=1) + "\n").encode())
 
     def read_plan(self) -> Plan:
@@ -108,24 +100,19 @@ class ResultsFolder:
             RecordError: If it holds no plan, or one that cannot be used.
         """
         try:
-            document: dict[str, Any] = json.loads(self._plan.read_bytes())
-            data = document["data"]
-            return Plan(
-                experiments=tuple(
-                    from_document(table.pop("name"), table) for table in document["experiments"]
-                ),
-                data_name=data["name"],
-                data={int(seed): fingerprint for seed, fingerprint in data["fingerprints"].items()},
-                versions=document["versions"],
-                note=document["note"],
-                left_out=document["left_out"],
-                samples=document["samples"],
-            )
+            document = json.loads(self._plan.read_bytes())
+            if document.pop("format", None) != FORMAT:
+                raise RecordError(f"{self._plan}: {_ANOTHER_VERSION}")
+            return Plan.model_validate_json(json.dumps(document))
         except FileNotFoundError as error:
             raise RecordError(f"{self.path}: no results of `mnist-keras run`") from error
         except OSError as error:
             raise RecordError(f"{self._plan}: cannot be read: {error.strerror or error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError, ExperimentError) as error:
+        except ValidationError as error:
+            raise RecordError(f"{self._plan}: not a plan: {sentence(error, Plan)}") from error
+        except (ValueError, TypeError, AttributeError, ExperimentError) as error:
+            if isinstance(error, RecordError):
+                raise
             raise RecordError(f"{self._plan}: not a plan: {error!r}") from error
 
     def records(self) -> tuple[list[Record], list[RecordError]]:
@@ -138,9 +125,11 @@ class ResultsFolder:
                 refused.append(error)
         return found, refused
 
-    def write_record(self, record: Record) -> None:
-        """Write a record; it is whole and there when this returns."""
-        write_record(self._records, record)
+    def write_record(self, record: Record) -> Path:
+        """Write a record under the name of its run; it is whole and there when this returns."""
+        path = self._records / f"{record.name}.json"
+        write(path, to_json(record).encode())
+        return path
 
     def set_aside_damaged(self) -> list[str]:
         """Rename the records that cannot be used, and return a sentence for each."""
@@ -163,29 +152,28 @@ class ResultsFolder:
         write(self.path / name, content)
 
 
-def _take(lock: TextIO) -> bool:
-    """Lock an open file, if no other process has; the system unlocks it when it is closed."""
+def read_record(path: Path) -> Record:
+    """Return the record of a file.
+
+    Raises:
+        RecordError: If the file cannot be read, or is not what was written.
+    """
     try:
-        if sys.platform == "win32":
-            import msvcrt
+        record = from_json(path.read_bytes())
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from error
+    if record.name != path.stem:
+        raise RecordError(f"{path}: not the record of that name, but of {record.name}")
+    return record
 
-            msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
 
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
     except OSError:
-        return False
-    return True
-
-
-def _say(lock: TextIO, text: str) -> None:
-    # A full disk must not hide what the run has to say.
-    with suppress(OSError):
-        lock.seek(0)
-        lock.truncate()
-        lock.write(text)
-        lock.flush()
+        return ""
 
 
 _HISTORY = "history.json"
@@ -207,15 +195,15 @@ class TrainingFiles(MutableMapping[str, Training]):
         try:
             file = io.BytesIO(self._file(name).read_bytes())
             with np.load(file, allow_pickle=False) as arrays:
-                document = json.loads(str(arrays[_HISTORY]))
+                history = History.model_validate_json(str(arrays[_HISTORY]))
                 weights = {path: arrays[path] for path in arrays.files if path != _HISTORY}
-            return Training(weights, History(**document))
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            return Training(weights, history)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise KeyError(name) from error
 
     def __setitem__(self, name: str, training: Training) -> None:
         file = io.BytesIO()
-        history = np.array(json.dumps(asdict(training.history)))
+        history = np.array(training.history.model_dump_json())
         np.savez(file, allow_pickle=False, **training.weights, **{_HISTORY: history})
         self.path.mkdir(parents=True, exist_ok=True)
         write(self._file(name), file.getvalue())

@@ -4,7 +4,8 @@ from .evaluation import evaluate as evaluate
 from .export import export_model as export_model
 from .model_card import Card as Card
 from .model_card import ModelFileError as ModelFileError
-from .model_file import TrainedModel as TrainedModel
 from .model_file import load_encoder as load_encoder
 from .model_file import load_model as load_model
 from .model_file import save_model as save_model
+from .trained_model import TrainedModel as TrainedModel
+from .trained_model import train_model as train_model

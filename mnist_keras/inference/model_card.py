@@ -1,177 +1,168 @@
 """A model's card: what is to be known of it besides its weights."""
 
 import base64
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Annotated, Any, Self
 
 import numpy as np
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
+from mnist_keras._foundations.fields import Fields, sentence
 from mnist_keras._foundations.files import escaped
 from mnist_keras._foundations.statistics import wilson_interval
-from mnist_keras.datasets.image_folder.decoding import CHANNELS, Interpolation
-from mnist_keras.datasets.image_folder.reading import ImageForm
-from mnist_keras.datasets.images import FINGERPRINT, DataError, LabeledImages
-from mnist_keras.inference.model_input import Background, ModelInput
+from mnist_keras.datasets.images import FINGERPRINT, DataError
+from mnist_keras.inference.model_input import ModelInput
 from mnist_keras.training.record import Record
-from mnist_keras.training.settings import NETWORKS, ExperimentError, Settings, check_word
+from mnist_keras.training.settings import Settings
 
-_FORMAT = 2
-_LONGEST_NAME = 1000
-# Said of every model, so that who reads the file need not guess.
+_FORMAT = 3
+# Said in every card, so that readers of the file need not guess.
 _SCALE, _LOGITS, _FEATURES = "levels / 255", "logits", "features"
 
 
 class ModelFileError(DataError):
-    """A file that is not a model written by this package, or is damaged. The message names it."""
+    """A file that this package did not write, or that is damaged. The message names it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """What is to be known of a trained model, or of an encoder, besides its weights.
+def _shown(name: str) -> str:
+    if escaped(name) != name:
+        raise ValueError("class_names that cannot be shown")
+    return name
 
-    Attributes:
-        class_names: One name a logit; empty for an encoder, whose outputs are features.
-        input: The images it takes.
-        settings: How it was trained.
-        seed: Of that training.
-        data_name: What it was trained on, as tables show it.
-        data_fingerprint: Hash of those images and labels, held-out ones among them.
-        trained_on: Content hashes of the images whose labels it has seen.
-        metrics: `"training_loss"` and `"training_accuracy"` of the last epoch; for `"test"` and,
-            where there are any, `"heldout"` images their `"accuracy"`, its 95 % `"interval"`
-            (Wilson's) and `"n"`.
-        versions: Versions it was trained with; `"backend"` names the backend.
-        pretraining: Of a model that began as an encoder's file: what that was trained on.
-    """
 
-    class_names: tuple[str, ...]
+def _pack(fingerprints: np.ndarray) -> str:
+    return base64.b64encode(b"".join(fingerprints.tolist())).decode("ascii")
+
+
+def _unpack(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    return np.frombuffer(base64.b64decode(given, validate=True), FINGERPRINT)
+
+
+class Accuracy(Fields):
+    """An accuracy on some images, with its 95 % interval (Wilson's)."""
+
+    accuracy: float
+    interval: Annotated[tuple[float, float], Field(strict=False)]
+    n: int
+
+    @classmethod
+    def of(cls, given: np.ndarray, labels: np.ndarray) -> "Accuracy | None":
+        """Return the accuracy of the classes given to images, or `None` without any."""
+        if not (n := len(labels)):
+            return None
+        right = int((given == labels).sum())
+        return cls(accuracy=right / n, interval=wilson_interval(right, n), n=n)
+
+
+class Metrics(Fields):
+    """What a model reached, at the end of its training."""
+
+    training_loss: float
+    training_accuracy: float | None = None
+    test: Accuracy | None = None
+    heldout: Accuracy | None = None
+
+
+class Card(Fields):
+    """What is to be known of a trained model, or of an encoder, besides its weights."""
+
+    class_names: tuple[
+        Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_shown)], ...
+    ]
+    """One name a logit; empty for an encoder, whose outputs are features."""
     input: ModelInput
+    """The images it takes."""
     settings: Settings
-    seed: int
+    """How it was trained."""
+    seed: Annotated[int, Field(ge=0)]
+    """The seed of that training."""
     data_name: str
+    """What it was trained on, as tables show it."""
     data_fingerprint: str
-    trained_on: np.ndarray
-    metrics: Mapping[str, Any]
+    """Hash of those images and labels, held-out ones among them."""
+    metrics: Metrics
+    """What it reached, alone: without other members and without views."""
     versions: Mapping[str, str]
+    """Versions it was trained with; "backend" names the backend."""
     pretraining: str = ""
+    """Of a model that began as an encoder's file: what that was trained on."""
+    trained_on: Annotated[
+        np.ndarray, BeforeValidator(_unpack), PlainSerializer(_pack, when_used="json")
+    ]
+    """Content hashes of the images whose labels it has seen."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.class_names)) < len(self.class_names):
+            raise ValueError("class_names are not different names")
+        if min(self.input.form.image_size) < 1:
+            raise ValueError(f"image_size {self.input.form.image_size}")
+        if not self.settings.has_network or not (
+            self.class_names or self.settings.model == "small_cnn"
+        ):
+            raise ValueError(f"a model {self.settings.model!r} of {len(self.class_names)} classes")
+        return self
 
 
-def card_of(record: Record, seen: LabeledImages, pretraining: str = "") -> Card:
-    """Return the card of a finished training.
+def metrics_of(record: Record, given: np.ndarray | None = None) -> Metrics:
+    """Return what a run reached at its end.
 
     Args:
-        record: What it gave.
-        seen: The images that were trained on.
-        pretraining: As for `Card`.
+        record: The run's.
+        given: Classes of the test and then the held-out images, in place of the record's.
     """
-    return Card(
-        class_names=record.class_names,
-        input=ModelInput.of(seen.images),
-        settings=record.run.settings,
-        seed=record.run.seed,
-        data_name=record.data_name,
-        data_fingerprint=record.data_fingerprint,
-        trained_on=seen.fingerprints,
-        metrics=_metrics(record),
-        versions=record.versions,
-        pretraining=pretraining,
+    history, epochs = record.history, record.run.settings.all_epochs
+    accuracy = history.training_accuracy[epochs - 1]
+    score = record.scores[epochs]
+    n = len(record.test_labels)
+    test, heldout = (score.test, score.heldout) if given is None else (given[:n], given[n:])
+    return Metrics(
+        training_loss=history.loss[epochs - 1],
+        # With frozen features, no epoch has labels.
+        training_accuracy=None if math.isnan(accuracy) else accuracy,
+        test=Accuracy.of(test, record.test_labels),
+        heldout=Accuracy.of(heldout, record.heldout_labels),
     )
 
 
-def _metrics(record: Record) -> dict[str, Any]:
-    epochs = record.run.settings.all_epochs
-    found: dict[str, Any] = {
-        "training_loss": record.loss[epochs - 1],
-        "training_accuracy": record.accuracy[epochs - 1],
-    }
-    if math.isnan(found["training_accuracy"]):  # frozen features: no epoch has labels
-        del found["training_accuracy"]
-    score = record.scores[epochs]
-    for name, given, labels in (
-        ("test", score.test, record.test_labels),
-        ("heldout", score.heldout, record.heldout_labels),
-    ):
-        if n := len(labels):
-            right = int((given == labels).sum())
-            interval = list(wilson_interval(right, n))
-            found[name] = {"accuracy": right / n, "interval": interval, "n": n}
-    return found
-
-
-def to_json(card: Card, checksums: Mapping[str, str]) -> dict[str, Any]:
+def to_document(card: Card, checksums: Mapping[str, str]) -> dict[str, Any]:
     """Return a card as plain JSON values, with the checksums of the file's other parts."""
-    form = card.input.form
     return {
         "format": _FORMAT,
-        "class_names": list(card.class_names),
-        "input": {
-            "color_mode": form.color_mode,
-            "image_size": list(form.image_size),
-            "interpolation": form.interpolation,
-            "scale": _SCALE,
-            "background": card.input.background,
-            "resized": card.input.resized,
-        },
+        "scale": _SCALE,
         "output": _LOGITS if card.class_names else _FEATURES,
-        "settings": asdict(card.settings),
-        "seed": card.seed,
-        "data": {"name": card.data_name, "fingerprint": card.data_fingerprint},
-        "metrics": dict(card.metrics),
-        "versions": dict(card.versions),
-        "pretraining": card.pretraining,
         "sha256": dict(checksums),
-        "trained_on": base64.b64encode(b"".join(card.trained_on.tolist())).decode("ascii"),
+        **card.model_dump(mode="json", exclude_none=True),
     }
 
 
-def from_json(document: Mapping[str, Any]) -> tuple[Card, Mapping[str, str]]:
+def from_document(document: Any) -> tuple[Card, Mapping[str, str]]:
     """Return the card and the checksums of plain JSON values.
 
     Raises:
-        ModelFileError: If another version wrote them.
-        ValueError: If they are no card; also `KeyError`, `TypeError` or `AttributeError`.
+        ModelFileError: If they are not a card, or another version wrote them.
     """
-    takes, data = document["input"], document["data"]
-    names = document["class_names"]
-    said = [document["format"], document["output"], takes["scale"]]
-    kinds = [type(document["format"]), type(takes["resized"])]
-    output = _FEATURES if names == [] else _LOGITS
-    if said != [_FORMAT, output, _SCALE] or kinds != [int, bool]:
+    if not isinstance(document, dict):
+        raise ModelFileError(f"its card cannot be read: {document!r}")
+    said = [document.pop(key, None) for key in ("format", "scale", "output")]
+    output = _LOGITS if document.get("class_names") else _FEATURES
+    if said != [_FORMAT, _SCALE, output] or type(said[0]) is not int:
         raise ModelFileError("written by another version of mnist-keras")
-    height, width = takes["image_size"]
-    if not all(type(side) is int and side > 0 for side in (height, width)):
-        raise ValueError(f"image_size {takes['image_size']!r}")
-    if not isinstance(names, list) or len(set(names)) < len(names):
-        raise ValueError("class_names are no list of different names")
-    if not all(0 < len(name) <= _LONGEST_NAME and escaped(name) == name for name in names):
-        raise ValueError("class_names that cannot be shown")
-    if type(document["seed"]) is not int or document["seed"] < 0:
-        raise ValueError(f"seed {document['seed']!r}")
+    checksums = document.pop("sha256", None)
+    if not isinstance(checksums, dict):
+        raise ModelFileError("its card cannot be read: it has no checksums")
     try:
-        check_word("color_mode", takes["color_mode"], CHANNELS)
-        check_word("interpolation", takes["interpolation"], get_args(Interpolation))
-        check_word("background", takes["background"], get_args(Background))
-        settings = Settings(**document["settings"])
-        check_word("model", settings.model, NETWORKS)
-    except ExperimentError as error:
-        raise ValueError(str(error)) from error
-    if not names and settings.model != "small_cnn":
-        raise ValueError(f"an encoder of model {settings.model!r}")
-    form = ImageForm(takes["color_mode"], (height, width), takes["interpolation"])
-    fingerprints = np.frombuffer(
-        base64.b64decode(document["trained_on"], validate=True), FINGERPRINT
-    )
-    return Card(
-        class_names=tuple(names),
-        input=ModelInput(form, takes["background"], takes["resized"]),
-        settings=settings,
-        seed=document["seed"],
-        data_name=str(data["name"]),
-        data_fingerprint=str(data["fingerprint"]),
-        trained_on=fingerprints,
-        metrics=dict(document["metrics"]),
-        versions={str(k): str(v) for k, v in document["versions"].items()},
-        pretraining=str(document["pretraining"]),
-    ), document["sha256"]
+        return Card.model_validate_json(json.dumps(document)), checksums
+    except ValidationError as error:
+        raise ModelFileError(f"its card cannot be read: {sentence(error, Card)}") from error

@@ -8,25 +8,22 @@ import hashlib
 import json
 import stat
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
-import keras
-import numpy as np
 
 from mnist_keras._foundations.files import escaped, whole
-from mnist_keras.inference.model_card import Card, ModelFileError, from_json, to_json
-from mnist_keras.training.networks import build_model, count_parameters
-from mnist_keras.training.settings import Settings
+from mnist_keras.inference.model_card import Card, ModelFileError, from_document, to_document
+from mnist_keras.inference.trained_model import MOST_BYTES, TrainedModel, check_size, is_finite
+from mnist_keras.training.networks import build_model
 
 CARD = "mnist_keras.json"
 # What Keras writes for a functional model without assets.
 _WEIGHTS = "model.weights.h5"
 _MEMBERS = ("metadata.json", "config.json", _WEIGHTS)
 # What a file may hold: weights, and each of its other parts.
-_MOST_BYTES, _MOST_OTHER_BYTES = 2**31, 2**25
+_MOST_OTHER_BYTES = 2**25
 # What a file of another kind begins with, or is called, and why it is not loaded.
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _REFUSED_SUFFIXES = {
@@ -37,40 +34,6 @@ _REFUSED_SUFFIXES = {
         "pickles are not loaded: they may run any code",
     ),
 }
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """A model of logits, or an encoder, and its card."""
-
-    model: keras.Model
-    card: Card
-
-    def untrained(self) -> keras.Model:
-        """Return the same network with the weights it had before training."""
-        card = self.card
-        classes = len(card.class_names)
-        return build_model(card.settings, card.input.form.shape, classes, card.seed)
-
-
-def check_size(settings: Settings, input_shape: tuple[int, ...], num_classes: int) -> int:
-    """Return how many bytes the weights of a model are.
-
-    Raises:
-        ModelFileError: If they are more than a file may hold.
-    """
-    size = 4 * count_parameters(settings, input_shape, num_classes)
-    if size > _MOST_BYTES:
-        raise ModelFileError(
-            f"a {settings.model} of {' × '.join(map(str, input_shape))} and {num_classes} classes "
-            f"has {size:,} bytes of weights; files hold up to {_MOST_BYTES:,}"
-        )
-    return size
-
-
-def is_finite(model: keras.Model) -> bool:
-    """Return whether all weights are numbers: a model that has diverged has none to give."""
-    return all(np.isfinite(keras.ops.convert_to_numpy(w)).all() for w in model.weights)
 
 
 def save_model(path: Path, trained: TrainedModel) -> None:
@@ -92,7 +55,7 @@ def save_model(path: Path, trained: TrainedModel) -> None:
         bare.save(unfinished)
         with zipfile.ZipFile(unfinished, "a", zipfile.ZIP_STORED) as archive:
             checksums = {name: _checksum(archive, name) for name in _MEMBERS}
-            archive.writestr(CARD, json.dumps(to_json(trained.card, checksums), indent=1))
+            archive.writestr(CARD, json.dumps(to_document(trained.card, checksums), indent=1))
 
 
 def load_model(path: Path) -> TrainedModel:
@@ -159,9 +122,9 @@ def _read(path: Path) -> Card:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive)
             document = json.loads(archive.read(CARD))
-            card, checksums = from_json(document)
+            card, checksums = from_document(document)
             for member in _MEMBERS:
-                if checksums[member] != _checksum(archive, member):
+                if checksums.get(member) != _checksum(archive, member):
                     raise ModelFileError(f"damaged or changed: {member} is not what was written")
             _check_weights(archive, card)
             return card
@@ -207,7 +170,7 @@ def _check_members(archive: zipfile.ZipFile) -> None:
     if min(member.header_offset for member in members) > 0:
         raise ModelFileError("not what `mnist-keras train` writes: something stands before it")
     for member in members:
-        most = 2 * _MOST_BYTES if member.filename == _WEIGHTS else _MOST_OTHER_BYTES
+        most = 2 * MOST_BYTES if member.filename == _WEIGHTS else _MOST_OTHER_BYTES
         if member.compress_type != zipfile.ZIP_STORED or member.file_size > most:
             raise ModelFileError(f"{member.filename} is compressed or too large")
 

@@ -1,5 +1,6 @@
 from .data import Data as Data
-from .engine import Trainer as Trainer
+from .engine import Trained as Trained
+from .engine import train as train
 from .record import History as History
 from .record import Record as Record
 from .representation import PairedViews as PairedViews

@@ -1,8 +1,10 @@
 """One `fit` of one model, epoch by epoch, and what it gave."""
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,6 +22,7 @@ def fit(
     ends: Sequence[int],
     at_end: Callable[[int], None] | None = None,
     on_epoch: OnEpoch | None = None,
+    initial: str = "",
 ) -> History:
     """Train a compiled model, as it stands, over epochs of batches.
 
@@ -29,21 +32,25 @@ def fit(
         learning_rate: Of each epoch, counted from 0.
         ends: Epochs after which `at_end` is called with the epoch, ascending; the last one ends
             the training. It ends earlier if the loss stops being finite.
+        at_end: Called with the epoch.
+        on_epoch: Called with the epoch (from 1) and its loss.
+        initial: Fingerprint of the initial weights; empty if they come from another stage.
     """
-    history = History()
-    history.masks = fingerprint(*_first_masks(model, batches))
-    watch = _Watch(batches, learning_rate, history, on_epoch)
+    masks = fingerprint(*_first_masks(model, batches))
+    watch = _Watch(batches, learning_rate, on_epoch)
     for start, end in pairwise((0, *ends)):
         # Keras would shuffle the order of the batches once more, with Python's generator.
         model.fit(
             batches, initial_epoch=start, epochs=end, shuffle=False, verbose=0, callbacks=[watch]
         )
-        if history.diverged:
+        if model.stop_training:
             break
         if at_end:
             at_end(end)
-    history.batches = fingerprint(*watch.orders)
-    return history
+    return History(
+        **{name: tuple(values) for name, values in watch.numbers.items()},
+        fingerprints={"weights": initial, "masks": masks, "batches": fingerprint(*watch.orders)},
+    )
 
 
 class _Watch(keras.callbacks.Callback):
@@ -53,37 +60,35 @@ class _Watch(keras.callbacks.Callback):
     """
 
     def __init__(
-        self,
-        batches: Batches,
-        learning_rate: Callable[[int], float],
-        history: History,
-        on_epoch: OnEpoch | None,
+        self, batches: Batches, learning_rate: Callable[[int], float], on_epoch: OnEpoch | None
     ):
         super().__init__()
         self.batches = batches
         self.learning_rate = learning_rate
-        self.history = history
         self.on_epoch = on_epoch
         self.orders: list[np.ndarray] = []
+        self.numbers: defaultdict[str, list[float]] = defaultdict(list)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.batches.set_epoch(epoch)
         self.orders.append(self.batches.order)
         self.model.optimizer.learning_rate = self.learning_rate(epoch)
         self.started = time.perf_counter(), time.process_time()
 
-    def on_epoch_end(self, epoch, logs=None):
-        history, loss = self.history, float(logs["loss"])
-        history.seconds.append(time.perf_counter() - self.started[0])
-        history.cpu_seconds.append(time.process_time() - self.started[1])
-        for name, values in history.losses.items():
-            values.append(float(logs.get(name, "nan")))
-        history.loss.append(loss)
-        history.accuracy.append(float(logs.get("accuracy", "nan")))
-        history.diverged = not np.isfinite(loss)
-        self.model.stop_training = history.diverged
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        noted = {
+            "seconds": time.perf_counter() - self.started[0],
+            "cpu_seconds": time.process_time() - self.started[1],
+            "loss": float(logs["loss"]),
+            "training_accuracy": float(logs.get("accuracy", "nan")),
+            "crossentropy": float(logs.get("crossentropy", "nan")),
+            "focal": float(logs.get("focal", "nan")),
+        }
+        for name, value in noted.items():
+            self.numbers[name].append(value)
+        self.model.stop_training = not np.isfinite(noted["loss"])
         if self.on_epoch:
-            self.on_epoch(epoch + 1, loss)
+            self.on_epoch(epoch + 1, noted["loss"])
 
 
 def _first_masks(model: keras.Model, batches: Batches) -> Iterator[np.ndarray]:

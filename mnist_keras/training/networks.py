@@ -2,6 +2,8 @@
 
 import gc
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -47,10 +49,14 @@ def build_model(
     Without classes it is the encoder of `small_cnn`.
     """
     if settings.model == "small_cnn":
-        width, activation = settings.width, settings.activation
+        own: dict[str, Any] = {
+            "activation": settings.activation,
+            "width": settings.width,
+            "seed": seed,
+        }
         if not num_classes:
-            return encoders.encoder(input_shape, activation, width, seed)
-        return encoders.small_cnn(input_shape, num_classes, activation, width, seed)
+            return encoders.encoder(input_shape, **own)
+        return encoders.small_cnn(input_shape, num_classes, **own)
     build = {"basic_net": models.basic_net, "cnn": models.cnn}[settings.model]
     return build(input_shape, num_classes, settings.activation, seed)
 
@@ -58,7 +64,7 @@ def build_model(
 def count_parameters(settings: Settings, input_shape: tuple[int, ...], num_classes: int) -> int:
     """Return how many parameters the network of an arm has, without building it."""
     if settings.model == "small_cnn":
-        return encoders.count_parameters(input_shape, num_classes, settings.width)
+        return encoders.count_parameters(input_shape, num_classes, settings.width or 0)
     return models.count_parameters(settings.model, input_shape, num_classes)
 
 
@@ -70,28 +76,40 @@ def compiled_model(
     Its targets are what `targets` returns.
     """
     soft = _are_soft(settings)
-    sparse = "" if soft else "Sparse"
-    crossentropy = getattr(keras.losses, f"{sparse}CategoricalCrossentropy")
+    # Runs are compared on hard labels, whatever they are trained towards.
+    hard = _with_hard_labels if soft else lambda function: function
+    accuracy = keras.metrics.sparse_categorical_accuracy
+    crossentropy = keras.losses.sparse_categorical_crossentropy
+    mean = keras.metrics.MeanMetricWrapper
     metrics = [
-        getattr(keras.metrics, f"{sparse}CategoricalAccuracy")("accuracy"),
-        getattr(keras.metrics, f"{sparse}CategoricalCrossentropy")(
-            "crossentropy", from_logits=True
-        ),
-        keras.metrics.MeanMetricWrapper(focal_loss, "focal", from_logits=True),
+        mean(hard(accuracy), "accuracy"),
+        mean(hard(crossentropy), "crossentropy", from_logits=True),
+        mean(hard(focal_loss), "focal", from_logits=True),
     ]
-    loss = {
-        "crossentropy": lambda: crossentropy(from_logits=True),
-        "focal": lambda: FocalLoss(settings.gamma, settings.alpha, from_logits=True),
-    }[settings.loss]
+    if settings.loss == "focal":
+        loss: Any = FocalLoss(settings.gamma or 0.0, settings.alpha or 0.0, from_logits=True)
+    elif soft:
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    else:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = {"adam": Adam, "radam": RAdam, "sgd": keras.optimizers.SGD}[settings.optimizer](
         settings.learning_rate, weight_decay=settings.weight_decay or None
     )
     model = build_model(settings, input_shape, num_classes, seed=0)
     if settings.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
-    model.compile(optimizer, loss(), metrics=metrics)
+    model.compile(optimizer, loss, metrics=metrics)
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def _with_hard_labels(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of integer labels as one of soft labels: of each, the largest counts."""
+
+    def of_soft_labels(y_true: Any, y_pred: Any, **options: Any) -> Any:
+        return function(keras.ops.argmax(y_true, axis=-1), y_pred, **options)
+
+    return of_soft_labels
 
 
 def targets(settings: Settings, labels: np.ndarray, num_classes: int) -> np.ndarray:

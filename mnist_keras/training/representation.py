@@ -124,8 +124,8 @@ def pretrain(
         lambda epoch: one_cycle(_RATE, epoch, epochs),
         ends=(epochs,),
         on_epoch=on_epoch,
+        initial=initial,
     )
-    history.initial = initial
     return network, history
 
 

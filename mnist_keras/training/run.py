@@ -1,18 +1,17 @@
-"""Runs: the trainings that arms ask for, and a plan that trains each once."""
+"""Runs: one arm at one seed, with everything that decides its numbers."""
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field
 
-from mnist_keras.training.settings import NO_NETWORKS, Settings
+from mnist_keras._foundations.hashing import fingerprint_of_json
+from mnist_keras.training.settings import Settings
 
 _UNSAID = ("model", "activation", "loss", "optimizer", "epochs", "stratify", "frozen")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One training: everything that decides its numbers but the data and the versions.
+    """One arm at one seed: everything that decides its numbers but the data and the versions.
 
     Attributes:
         settings: What is trained.
@@ -24,17 +23,21 @@ class Run:
     seed: int
     scored_at: tuple[int, ...] = field(compare=False)
 
+    @classmethod
+    def whole(cls, settings: Settings, seed: int) -> "Run":
+        """Return the run of these settings that is scored at its end."""
+        return cls(settings=settings, seed=seed, scored_at=(settings.all_epochs,))
+
     @property
     def title(self) -> str:
         """The run in a few words, with the settings that are not the original's."""
         s = self.settings
         words: list[object] = [s.model]
-        if s.model not in NO_NETWORKS:
+        if s.has_network:
             words += [s.activation, s.loss, s.optimizer, f"{s.epochs} epochs"]
-        usual = Settings(model=s.model, loss=s.loss)
-        for name in (f.name for f in fields(s) if f.name not in _UNSAID):
-            value = getattr(s, name)
-            if value != getattr(usual, name):
+        usual = dict(Settings(model=s.model, loss=s.loss))
+        for name, value in s:
+            if name not in _UNSAID and value != usual[name]:
                 words.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
         words += ["frozen"] * s.frozen + ["not stratified"] * (not s.stratify)
         return f"{' '.join(map(str, words))} seed {self.seed}"
@@ -44,16 +47,16 @@ class Run:
         if self.settings.schedule != "constant":
             return self.settings == settings
         epochs = settings.epochs
-        same = replace(self.settings, epochs=epochs) == settings
+        same = self.settings.replace(epochs=epochs) == settings
         return same and epochs <= self.settings.epochs
 
-
-def fingerprint(run: Run, data: str, versions: Mapping[str, str]) -> str:
-    """Return the name of a run: a hash of everything that decides its numbers."""
-    decides = {
-        "settings": asdict(run.settings),
-        "seed": run.seed,
-        "data": data,
-        "versions": dict(versions),
-    }
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+    def fingerprint(self, data_fingerprint: str, versions: Mapping[str, str]) -> str:
+        """Return a hash of everything that decides the run's numbers: the name of its record."""
+        return fingerprint_of_json(
+            {
+                "settings": self.settings.model_dump(),
+                "seed": self.seed,
+                "data": data_fingerprint,
+                "versions": dict(versions),
+            }
+        )

@@ -1,23 +1,20 @@
-"""The trainings that an arm is made of. What two arms share is trained once.
+"""The stages that a run is made of. What two arms share is trained once.
 
-    pretraining ──► members ──► what they say of the pool ──► students
-    (no labels)     (labels)    │     (soft labels)              │
-                                └───────── next round ◄──────────┘
+    pretraining ──► members ──► what they say of unlabeled images ──► students
+    (no labels)     (labels)    │           (soft labels)              │
+                                └──────────── next round ◄─────────────┘
 
-An arm has any of them; the networks of its last stage classify. The pool is the held-out images,
-whose labels are not looked at.
+A plain run is a single member. The networks of the last stage classify. Of the unlabeled images no
+label is looked at.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import asdict, replace
 
 import keras
 import numpy as np
 
 from mnist_keras._foundations import backends
-from mnist_keras._foundations.hashing import fingerprint
+from mnist_keras._foundations.hashing import fingerprint, fingerprint_of_json
 from mnist_keras._foundations.seeds import generator
 from mnist_keras.datasets.augmentation import WARPS, warp
 from mnist_keras.datasets.batches import Batches, WarpedBatches
@@ -34,31 +31,28 @@ from mnist_keras.training.networks import (
     smoothed,
     targets,
 )
-from mnist_keras.training.record import History, OnEpoch, Training, Weights
+from mnist_keras.training.record import DivergedError, History, OnEpoch, Training, Weights
 from mnist_keras.training.run import Run
 from mnist_keras.training.settings import Settings
 
 # Of a linear layer on frozen features, scikit-learn's inverse penalty.
 _PROBE = 0.03
-# A student's soft labels are the teacher's probabilities to this power, normalized; the labeled
-# images are repeated so many times among them; its batches are so large.
-_SHARPENING, _REPEATS, _STUDENT_BATCH = 3, 3, 100
+# A student's soft labels are its teachers' probabilities to this power, normalized.
+_SHARPENING = 3
+# How often a student sees each labeled image in an epoch, and the size of its batches.
+_REPEATS, _STUDENT_BATCH = 3, 100
 
 Kept = MutableMapping[str, Training]
 
 
-class DivergedError(ArithmeticError):
-    """A training whose loss stopped being finite; the history of the stages ends with it."""
-
-
 class Stages:
-    """The trainings of a run, one after the other.
+    """The stages of a run, one after the other.
 
     Args:
-        run: What is trained; its schedule is a cycle.
+        run: What is trained.
         training: The labeled images.
-        pool: Images whose labels are not looked at: the held-out ones, or others.
-        fingerprint: Hash of the data.
+        unlabeled: Images whose labels are not looked at: the held-out ones, or others.
+        data_fingerprint: Hash of the data.
         networks: Where the compiled network comes from.
         kept: Trainings by name: what is in it is not trained again, and what is trained is put
             in it.
@@ -67,28 +61,61 @@ class Stages:
 
     Attributes:
         history: The epochs of all stages so far.
+        model: The network whose answers were taken at the end, or `None` if they are the mean of
+            several networks or none has come to its end.
     """
 
     def __init__(
         self,
         run: Run,
         training: LabeledImages,
-        pool: LabeledImages,
-        fingerprint: str,
+        unlabeled: LabeledImages,
+        data_fingerprint: str,
         networks: Networks,
         kept: Kept,
         on_epoch: OnEpoch | None = None,
         start: Weights | None = None,
     ):
-        self.settings, self.seed = run.settings, run.seed
+        self.run, self.settings, self.seed = run, run.settings, run.seed
         self.training = training
-        self.pool = pool.sorted_by_content()
+        self.unlabeled = unlabeled.sorted_by_content()
         self.history = History()
-        self._fingerprint = fingerprint
+        self.model: keras.Model | None = None
+        self._data_fingerprint = data_fingerprint
         self._networks = networks
         self._kept = kept
         self._on_epoch = on_epoch
         self._start = start
+
+    def classes(self, scored: LabeledImages) -> dict[int, np.ndarray]:
+        """Train all stages and return the classes of images after each of `run.scored_at`.
+
+        If a loss stops being finite, nothing follows: `history` ends there.
+
+        Raises:
+            DataError: If there are no images to learn from without labels.
+        """
+        if self.settings.schedule == "constant":
+            return self._plain(scored)
+        try:
+            return {self.settings.all_epochs: self.probabilities(scored).argmax(axis=-1)}
+        except DivergedError:
+            self.model = None
+            return {}
+
+    def _plain(self, scored: LabeledImages) -> dict[int, np.ndarray]:
+        """Train the only network, and look at its answers on the way."""
+        model = self._restarted(self.seed, self._start)
+        given = {}
+
+        def score(epoch: int) -> None:
+            given[epoch] = predict(model, scored.images).argmax(axis=-1)
+
+        self.history = self._fit_labels(
+            model, self.settings, self.seed, self._on_epoch, self.run.scored_at, score
+        )
+        self.model = None if self.history.diverged else model
+        return given
 
     def probabilities(self, scored: LabeledImages) -> np.ndarray:
         """Train all stages and return what the last one makes of images.
@@ -98,25 +125,26 @@ class Stages:
 
         Raises:
             DivergedError: If a loss stops being finite.
-            DataError: If there are no held-out images to learn from.
+            DataError: If there are no images to learn from without labels.
         """
         members = self.members()
         if self.settings.self_training == "none":
             return self._mean(members, scored)
-        if not len(self.pool):
+        if not len(self.unlabeled):
             raise DataError(
                 "self-training needs images without labels, and there are none held out"
             )
         if self.settings.self_training == "transductive":
-            return self._mean([self._student(members, self.pool)], scored)
+            return self._mean([self._student(members, self.unlabeled)], scored)
         # Each half is scored by the student that learned from the other one.
-        order = generator(self.seed, "halves").permutation(len(self.pool))
-        halves = [self.pool.take(np.sort(part)) for part in np.array_split(order, 2)]
+        order = generator(self.seed, "halves").permutation(len(self.unlabeled))
+        halves = [self.unlabeled.take(np.sort(part)) for part in np.array_split(order, 2)]
         students = [self._student(members, half) for half in halves]
         in_first = np.isin(scored.fingerprints, halves[0].fingerprints)
         result = np.empty((len(scored), self._classes))
         for student, unseen in zip(students, (~in_first, in_first), strict=True):
             result[unseen] = self._mean([student], scored.take(np.flatnonzero(unseen)))
+        self.model = None
         return result
 
     def members(self) -> list[Training]:
@@ -134,7 +162,7 @@ class Stages:
         )
 
         def pretrain(on_epoch: OnEpoch) -> Training:
-            images = self.training.extended(self.pool).sorted_by_content()
+            images = self.training.extended(self.unlabeled).sorted_by_content()
             encoder, history = representation.pretrain(
                 images.images,
                 s.pretraining,
@@ -150,8 +178,7 @@ class Stages:
 
     def _member(self, number: int, start: Weights | None) -> Training:
         seed = self._seed("member", number)
-        own = replace(
-            self.settings,
+        own = self.settings.replace(
             members=1,
             views=0,
             self_training="none",
@@ -166,38 +193,58 @@ class Stages:
                 kernel, bias = representation.linear_probe(features, self.training.labels, _PROBE)
                 set_weights(model, {"logits/kernel": kernel, "logits/bias": bias})
                 return Training(get_weights(model), History())
-            y = targets(self.settings, self.training.labels, self._classes)
-            batches = self._views(self.training.images, y, own.batch_size, seed)
-            initial = "" if start else fingerprint(*get_weights(model).values())
-            history = fit(
-                model,
-                batches,
-                lambda epoch: learning_rate(own, epoch, own.epochs),
-                ends=(own.epochs,),
-                on_epoch=on_epoch,
-            )
-            history.initial = initial
+            initial = "" if start else None
+            history = self._fit_labels(model, own, seed, on_epoch, (own.epochs,), initial=initial)
             return Training(get_weights(model), history)
 
         return self._once("member", own, seed, train)
 
-    def _student(self, members: Sequence[Training], pool: LabeledImages) -> Training:
+    def _fit_labels(
+        self,
+        model: keras.Model,
+        settings: Settings,
+        seed: int,
+        on_epoch: OnEpoch | None,
+        ends: Sequence[int],
+        at_end: Callable[[int], None] | None = None,
+        initial: str | None = None,
+    ) -> History:
+        """Fit a network to the labels, from its first step on."""
+        return fit(
+            model,
+            self._views(
+                self.training.images,
+                targets(self.settings, self.training.labels, self._classes),
+                settings.batch_size,
+                seed,
+            ),
+            lambda epoch: learning_rate(settings, epoch, settings.epochs),
+            ends,
+            at_end,
+            on_epoch,
+            fingerprint(*get_weights(model).values()) if initial is None else initial,
+        )
+
+    def _student(self, members: Sequence[Training], unlabeled: LabeledImages) -> Training:
         """Train a student of each member, round after round; in the last round, of the first."""
         rounds = self.settings.self_training_rounds
         for number in range(rounds):
-            soft = self._mean(members, pool)
+            soft = self._mean(members, unlabeled)
             teachers = members if number < rounds - 1 else members[:1]
             members = [
-                self._taught(teacher, number * len(members) + place, pool, soft)
+                self._taught(teacher, number * len(members) + place, unlabeled, soft)
                 for place, teacher in enumerate(teachers)
             ]
         return members[0]
 
     def _taught(
-        self, teacher: Training, number: int, pool: LabeledImages, soft: np.ndarray
+        self, teacher: Training, number: int, unlabeled: LabeledImages, soft: np.ndarray
     ) -> Training:
-        """Train a network further, on a pool that is labeled softly and the labeled images."""
-        own = replace(self.settings, self_training_rounds=1)
+        """Train a network further, on unlabeled images with soft labels and on the labeled ones.
+
+        Soft labels are smoothed by half of the label smoothing: they are not sure already.
+        """
+        own = self.settings.replace(self_training_rounds=1)
         seed, epochs = self._seed("student", number), own.self_training_epochs
 
         def train(on_epoch: OnEpoch) -> Training:
@@ -213,14 +260,15 @@ class Stages:
             )
             history = fit(
                 model,
-                self._views(joined(pool.images, labeled.images), y, _STUDENT_BATCH, seed),
+                self._views(joined(unlabeled.images, labeled.images), y, _STUDENT_BATCH, seed),
                 lambda epoch: learning_rate(own, epoch, epochs),
                 ends=(epochs,),
                 on_epoch=on_epoch,
             )
             return Training(get_weights(model), history)
 
-        return self._once(f"student {number} of {fingerprint(pool.fingerprints)}", own, seed, train)
+        kind = f"student {number} of {fingerprint(unlabeled.fingerprints)}"
+        return self._once(kind, own, seed, train)
 
     def _seed(self, kind: str, number: int) -> int:
         """Return the seed of a network, for the first of a kind the run's own."""
@@ -232,10 +280,11 @@ class Stages:
         self, kind: str, settings: Settings, seed: int, train: Callable[[OnEpoch], Training]
     ) -> Training:
         """Return a training from where it is kept, or train and keep it."""
-        decides = [kind, asdict(settings), seed, self._fingerprint, backends.versions()]
+        versions = backends.versions()
+        decides = [kind, settings.model_dump(), seed, self._data_fingerprint, versions]
         if self._start is not None:
             decides.append(fingerprint(*self._start.values()))
-        name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+        name = fingerprint_of_json(decides)
         done = len(self.history.loss)
 
         def on_epoch(epoch: int, loss: float) -> None:
@@ -258,9 +307,11 @@ class Stages:
     def _classes(self) -> int:
         return len(self.training.class_names)
 
+    def _network(self) -> keras.Model:
+        return self._networks.of(self.settings, self.training.images.shape[1:], self._classes)
+
     def _restarted(self, seed: int, weights: Weights | None) -> keras.Model:
-        shape = self.training.images.shape[1:]
-        model = self._networks.of(self.settings, shape, self._classes)
+        model = self._network()
         restart(model, self.settings, seed, weights)
         return model
 
@@ -270,14 +321,14 @@ class Stages:
 
     def _mean(self, trainings: Sequence[Training], images: LabeledImages) -> np.ndarray:
         """Return the mean of the probabilities of networks, over views of each image."""
-        s = self.settings
-        model = self._networks.of(s, images.images.shape[1:], self._classes)
+        s, model = self.settings, self._network()
         # Epochs that no training has reached.
         views = [_warped(images, s, s.epochs + view, self.seed) for view in range(s.views)]
         outputs = []
         for training in trainings:
             set_weights(model, training.weights)
             outputs += [softmax(predict(model, seen)) for seen in (images.images, *views)]
+        self.model = model if len(trainings) == 1 else None
         return np.mean(outputs, axis=0)
 
 

@@ -1,0 +1,104 @@
+"""Records with typed fields: pydantic checks them, and reads and writes them as JSON."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Fields(BaseModel):
+    """A frozen record: no value is converted, no unknown field is taken.
+
+    The sentence below a field describes it, here and in JSON Schema, help texts and docs.
+    """
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        arbitrary_types_allowed=True,
+        use_attribute_docstrings=True,
+    )
+
+    def replace(self, **changes: Any) -> Self:
+        """Return the record with some fields changed, checked like any other."""
+        return type(self)(**{**dict(self), **changes})
+
+
+def sentence(error: ValidationError, record: type[BaseModel]) -> str:
+    """Return the first thing that is wrong with a record: the place, the value, what is expected.
+
+    Args:
+        error: What pydantic raised.
+        record: The class whose fields were checked.
+    """
+    found = error.errors(include_url=False)[0]
+    location, value = found["loc"], found["input"]
+    if found["type"] == "value_error":  # a rule of ours, or a record within: they name the field
+        return _place(location) + str(found["ctx"]["error"])
+    place = _place(location[:-1])
+    name = next(part for part in reversed(location) if isinstance(part, str))
+    match found["type"]:
+        case "missing":
+            return f"{place}`{name}` is missing"
+        case "extra_forbidden":
+            return place + unknown("key", name, record.model_fields if len(location) == 1 else ())
+        case "literal_error":
+            return place + unknown(name, value, re.findall("'([^']*)'", found["ctx"]["expected"]))
+    expected = _expected(record.model_json_schema(), location)
+    return f"{place}`{name}` must be {expected}. Received: {name}={value!r}"
+
+
+def unknown(what: str, value: Any, known: Iterable[str]) -> str:
+    """Say that a word is not known, and which known one is nearest."""
+    known = list(known)
+    near = difflib.get_close_matches(str(value), known, 1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}"
+    return f"unknown {what} {value!r}. {hint}" if known else f"unknown {what} {value!r}"
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """Say in which of several records a field is: `("arms", 2, "epochs")` is in `arm 3`."""
+    pairs = pairwise(location)
+    return "".join(
+        f"{str(word).removesuffix('s')} {number + 1}: "
+        for word, number in pairs
+        if isinstance(number, int)
+    )
+
+
+_KINDS = {
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "a bool",
+    "string": "a string",
+    "array": "a list",
+    "object": "a table",
+}
+
+
+def _expected(schema: Mapping[str, Any], location: tuple[int | str, ...]) -> str:
+    """Say what a JSON Schema expects at a place: the type and its bounds."""
+    node: Mapping[str, Any] = schema
+    for part in location:
+        node = _resolved(schema, node)
+        node = node["items"] if isinstance(part, int) else node.get("properties", {}).get(part, {})
+    node = _resolved(schema, node)
+    kind = _KINDS.get(node.get("type", ""), "of another type")
+    low, high = (node.get(f"exclusive{bound}") for bound in ("Minimum", "Maximum"))
+    low, high = node.get("minimum", low), node.get("maximum", high)
+    if low is not None and high is not None:
+        return f"{kind} between {low:g} and {high:g}"
+    return kind if low is None else f"{kind} >= {low:g}"
+
+
+def _resolved(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a part of a schema that is neither a reference nor a choice with null."""
+    if "anyOf" in node:
+        node = next(part for part in node["anyOf"] if part.get("type") != "null")
+    if "$ref" in node:
+        node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+    return node

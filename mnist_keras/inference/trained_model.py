@@ -1,0 +1,158 @@
+"""A trained model with its card, and how both are made."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from mnist_keras._foundations import backends
+from mnist_keras.datasets.images import LabeledImages
+from mnist_keras.inference.model_card import Card, Metrics, ModelFileError, metrics_of
+from mnist_keras.inference.model_input import ModelInput
+from mnist_keras.models.prediction import predict
+from mnist_keras.training import representation
+from mnist_keras.training.data import Data
+from mnist_keras.training.engine import train
+from mnist_keras.training.networks import build_model, count_parameters, get_weights
+from mnist_keras.training.record import DivergedError, History, OnEpoch
+from mnist_keras.training.run import Run
+from mnist_keras.training.settings import Settings
+
+# What the weights of a file may hold.
+MOST_BYTES = 2**31
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model of logits, or an encoder, and its card."""
+
+    model: keras.Model
+    card: Card
+
+    def untrained(self) -> keras.Model:
+        """Return the same network with the weights it had before training."""
+        card = self.card
+        classes = len(card.class_names)
+        return build_model(card.settings, card.input.form.shape, classes, card.seed)
+
+
+def train_model(
+    settings: Settings,
+    seed: int,
+    data: Data,
+    start: TrainedModel | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> TrainedModel:
+    """Train one network for a file.
+
+    Args:
+        settings: How to train. Several members without a student are refused: a file holds one.
+        seed: Of the training.
+        data: The images of the seed.
+        start: An encoder to begin with.
+        on_epoch: Called with the epoch (from 1) and its training loss.
+
+    Raises:
+        ModelFileError: If the network is too large for a file, several networks would answer, or
+            the encoder takes other images.
+        DivergedError: If the loss stopped being finite; it says at which epoch.
+    """
+    shape, class_names = data.images.images.shape[1:], data.images.class_names
+    check_size(settings, shape, len(class_names))
+    if not settings.is_one_network:
+        raise ModelFileError("a file holds one network, and these settings ask for several")
+    if start and start.card.input.form.shape != shape:
+        sizes = ("×".join(map(str, s)) for s in (start.card.input.form.shape, shape))
+        raise ModelFileError("the encoder takes {}, the images are {}".format(*sizes))
+    weights = get_weights(start.model) if start else None
+    trained = train(Run.whole(settings, seed), data, on_epoch=on_epoch, start=weights)
+    record, model = trained.record, trained.model
+    seen, test = data.split(settings, seed)
+    # What the last step does is in no epoch's loss.
+    if model is None or not np.isfinite(predict(model, seen.images)).all():
+        epoch = record.history.diverged or settings.all_epochs
+        raise DivergedError(f"diverged at epoch {epoch}; nothing is written")
+    alone = None
+    if settings.views:  # the record's classes are those of the image and its views together
+        alone = predict(model, test.extended(data.heldout).images).argmax(axis=-1)
+    card = Card(
+        class_names=class_names,
+        input=ModelInput.of(seen.images),
+        settings=settings,
+        seed=seed,
+        data_name=record.data_name,
+        data_fingerprint=record.data_fingerprint,
+        metrics=metrics_of(record, alone),
+        versions=record.versions,
+        pretraining=_origin(start.card) if start else "",
+        trained_on=seen.fingerprints,
+    )
+    return TrainedModel(model, card)
+
+
+def pretrain_encoder(
+    settings: Settings, seed: int, images: LabeledImages, on_epoch: OnEpoch | None = None
+) -> tuple[TrainedModel, History]:
+    """Train an encoder for a file, on images whose labels are not looked at.
+
+    Args:
+        settings: Their `pretraining`, `pretraining_epochs`, `width` and `activation` count.
+        seed: Of the training.
+        images: At least two.
+        on_epoch: Called with the epoch (from 1) and its loss.
+
+    Returns:
+        The encoder with its card, and what each epoch gave.
+
+    Raises:
+        DivergedError: If the loss stopped being finite; it says at which epoch.
+    """
+    encoder, history = representation.pretrain(
+        images.sorted_by_content().images,
+        settings.pretraining,
+        settings.pretraining_epochs,
+        activation=settings.activation,
+        width=settings.width,
+        seed=seed,
+        on_epoch=on_epoch,
+    )
+    if history.diverged:
+        raise DivergedError(f"diverged at epoch {history.diverged}; nothing is written")
+    card = Card(
+        class_names=(),
+        input=ModelInput.of(images.images),
+        settings=settings,
+        seed=seed,
+        data_name=images.name,
+        data_fingerprint=images.fingerprint,
+        metrics=Metrics(training_loss=history.loss[-1]),
+        versions=backends.versions(),
+        trained_on=images.fingerprints[:0],
+    )
+    return TrainedModel(encoder, card), history
+
+
+def _origin(encoder: Card) -> str:
+    """Say what an encoder was trained on."""
+    s = encoder.settings
+    return f"{s.pretraining}, {s.pretraining_epochs} epochs of {encoder.data_name} without labels"
+
+
+def check_size(settings: Settings, input_shape: tuple[int, ...], num_classes: int) -> int:
+    """Return how many bytes the weights of a model are.
+
+    Raises:
+        ModelFileError: If they are more than a file may hold.
+    """
+    size = 4 * count_parameters(settings, input_shape, num_classes)
+    if size > MOST_BYTES:
+        raise ModelFileError(
+            f"a {settings.model} of {' × '.join(map(str, input_shape))} and {num_classes} classes "
+            f"has {size:,} bytes of weights; files hold up to {MOST_BYTES:,}"
+        )
+    return size
+
+
+def is_finite(model: keras.Model) -> bool:
+    """Return whether all weights are numbers: a model that has diverged has none to give."""
+    return all(np.isfinite(keras.ops.convert_to_numpy(w)).all() for w in model.weights)
