@@ -1,29 +1,35 @@
 """Initial weights and dropout masks whose random numbers are equal on every backend."""
 
 import math
+from collections.abc import MutableMapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from mnist_keras._foundations.seeds import generator
+from mnist_keras._foundations.typing import Tensor
 
 
 class _Uniform(keras.initializers.Initializer):
-    """Draws from ± a limit with NumPy, keyed by `(seed, path)`; subclasses say which limit."""
+    """Draws between ± a limit with NumPy, keyed by `(seed, path)`. Subclasses give the limit."""
 
-    def __init__(self, path, seed=0):
+    def __init__(self, path: str, seed: int = 0):
         self.path = path
         self.seed = seed
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         values = generator(self.seed, self.path).random(shape, dtype=np.float32)
         limit = np.float32(self._limit(shape))
         values *= 2 * limit
         values -= limit
         return ops.convert_to_tensor(values, dtype=dtype)
 
-    def get_config(self):
+    def _limit(self, shape: Sequence[int]) -> float:
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
         return {"path": self.path, "seed": self.seed}
 
 
@@ -31,32 +37,32 @@ class _Uniform(keras.initializers.Initializer):
 class FanInUniform(_Uniform):
     """Draws weights from the uniform distribution on ±1/√fan_in, equal on every backend.
 
-    This is the distribution PyTorch gives the kernels and biases of its linear and
-    convolutional layers. The numbers come from NumPy, keyed by `(seed, path)`.
+    PyTorch gives this distribution to the kernels and biases of its linear and convolutional
+    layers. The numbers come from NumPy, keyed by `(seed, path)`.
 
     Args:
-        path: Name of the variable, e.g. `"fc1/kernel"`. Variables of one model must
-            have different paths, or they get equal numbers.
+        path: Name of the variable, e.g. `"fc1/kernel"`. Variables of one model need different
+            paths, or they get equal numbers.
         seed: Integer >= 0. Defaults to `0`.
-        fan_in: Number of inputs of one unit. Defaults to the product of all
-            dimensions but the last, which is right for the kernels of `Dense` and
-            `Conv` layers; a bias needs the fan-in of its kernel.
+        fan_in: Number of inputs of one unit. Defaults to the product of all dimensions but the
+            last, which is right for kernels of `Dense` and `Conv` layers. A bias needs the
+            fan-in of its kernel.
 
     Example:
 
     >>> layer = keras.layers.Dense(2, kernel_initializer=FanInUniform("fc/kernel", seed=1))
     """
 
-    def __init__(self, path, seed=0, fan_in=None):
+    def __init__(self, path: str, seed: int = 0, fan_in: int | None = None):
         if fan_in is not None and fan_in < 1:
             raise ValueError(f"`fan_in` must be at least 1. Received: fan_in={fan_in}")
         super().__init__(path, seed)
         self.fan_in = fan_in
 
-    def _limit(self, shape):
+    def _limit(self, shape: Sequence[int]) -> float:
         return 1 / math.sqrt(self.fan_in or math.prod(shape[:-1]))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "fan_in": self.fan_in}
 
 
@@ -65,13 +71,12 @@ class GlorotUniform(_Uniform):
     """`keras.initializers.GlorotUniform`, ±√(6 / (fan_in + fan_out)), equal on every backend.
 
     Args:
-        path: Name of the variable, as for `FanInUniform`.
-        seed: Integer >= 0. Defaults to `0`.
+        path, seed: As for `FanInUniform`.
 
     Reference: [Glorot et al., 2010](http://proceedings.mlr.press/v9/glorot10a.html)
     """
 
-    def _limit(self, shape):
+    def _limit(self, shape: Sequence[int]) -> float:
         return math.sqrt(6 / sum(_fans(shape)))
 
 
@@ -80,33 +85,32 @@ class HeUniform(_Uniform):
     """`keras.initializers.HeUniform`, ±√(6 / fan_in), equal on every backend.
 
     Args:
-        path: Name of the variable, as for `FanInUniform`.
-        seed: Integer >= 0. Defaults to `0`.
+        path, seed: As for `FanInUniform`.
 
     Reference: [He et al., 2015](https://arxiv.org/abs/1502.01852)
     """
 
-    def _limit(self, shape):
+    def _limit(self, shape: Sequence[int]) -> float:
         return math.sqrt(6 / _fans(shape)[0])
 
 
-def _fans(shape):
+def _fans(shape: Sequence[int]) -> tuple[int, int]:
     """Return Keras's fan-in and fan-out of a kernel: receptive field times channels."""
     if len(shape) < 2:
-        return (math.prod(shape),) * 2
+        return math.prod(shape), math.prod(shape)
     field = math.prod(shape[:-2])
     return field * shape[-2], field * shape[-1]
 
 
-def _mix(x):
+def _mix(x: Tensor) -> Tensor:
     """Scramble 32-bit integers so that every output bit depends on every input bit.
 
-    Xor-shifts and products with the constants of "lowbias32" (C. Wellons, "Prospecting for
-    hash functions", 2018). `int32` is the one integer type whose products wrap around on all
-    three backends; its right shift copies the sign bit, which the mask takes away.
+    The xor-shifts and products are those of "lowbias32" (C. Wellons, "Prospecting for hash
+    functions", 2018). `int32` is the only integer type whose products wrap around on all three
+    backends. Its right shift copies the sign bit, which the mask removes.
     """
 
-    def xor_shift(x, bits):
+    def xor_shift(x: Tensor, bits: int) -> Tensor:
         shifted = ops.bitwise_and(ops.right_shift(x, bits), 2 ** (32 - bits) - 1)
         return ops.bitwise_xor(x, shifted)
 
@@ -120,19 +124,19 @@ class Dropout(keras.layers.Layer):
     """`keras.layers.Dropout` whose masks are equal on every backend.
 
     Sets elements to 0 and scales the others by `1 / (1 - rate)`. The mask is a hash of (seed,
-    layer name, step, element); no backend's generator is read. The step is saved with the model,
-    so that a loaded one goes on with the mask that would have come next.
+    layer name, step, element) and reads no backend's generator. The step is saved with the model,
+    so that a loaded model goes on with the next mask.
 
     Args:
         rate: Float in [0, 1). Share of the elements to drop.
-        noise_shape: Shape of the mask, with `None` for a dimension of the inputs; where it has
-            size 1, the mask is the same all along. Defaults to the shape of the inputs.
+        noise_shape: Shape of the mask, with `None` for the size of the inputs. Along a dimension
+            of size 1 the mask does not change. Defaults to the shape of the inputs.
         seed: Integer >= 0. Defaults to `0`. Layers of one model may share it.
         **kwargs: As `keras.layers.Layer`. Give a `name`: it is part of the hash.
 
     Call arguments:
         inputs: Tensor of any shape.
-        training: Whether to drop. Every training call counts as one step.
+        training: Whether to drop. Each call in training counts as one step.
 
     Example:
 
@@ -141,31 +145,37 @@ class Dropout(keras.layers.Layer):
     [[0.0, 2.0, 2.0, 0.0, 0.0, 2.0]]
     """
 
-    def __init__(self, rate, noise_shape=None, seed=0, **kwargs):
+    def __init__(
+        self,
+        rate: float,
+        noise_shape: Sequence[int | None] | None = None,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
             raise ValueError(f"`rate` must be in [0, 1). Received: rate={rate}")
         self.rate = rate
         self.noise_shape = None if noise_shape is None else tuple(noise_shape)
         self.seed = seed
-        # Keras's holder of (key, step): state that JAX threads through, yet no weight.
+        # Keras's holder of (key, step): state that JAX threads through, but not a weight.
         key = generator(seed, f"{self.name}/mask").integers(2**31)
         self.seed_generator = keras.random.SeedGenerator(int(key))
         self.supports_masking = True
         self.built = True
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if not training or self.rate == 0:
             return inputs
         keep = self.keep(self.seed_generator.next(), ops.shape(inputs))
         return inputs * (ops.cast(keep, inputs.dtype) / (1 - self.rate))
 
-    def keep(self, key_and_step, input_shape):
+    def keep(self, key_and_step: Tensor, input_shape: Sequence[int]) -> Tensor:
         """Return the mask of one step: a boolean tensor, true where an element is kept.
 
         Args:
-            key_and_step: What `seed_generator` holds: two integers.
-            input_shape: Shape of the inputs; the mask broadcasts to it.
+            key_and_step: The two integers that `seed_generator` holds.
+            input_shape: Shape of the inputs, to which the mask broadcasts.
         """
         noise_shape = self.noise_shape or input_shape
         pairs = zip(noise_shape, input_shape, strict=True)
@@ -178,17 +188,17 @@ class Dropout(keras.layers.Layer):
         kept = ops.bitwise_and(hashed, 2**24 - 1) >= round(self.rate * 2**24)
         return ops.reshape(kept, shape)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {"rate": self.rate, "noise_shape": self.noise_shape, "seed": self.seed}
         return {**super().get_config(), **own}
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
         store["key_and_step"] = ops.convert_to_numpy(self.seed_generator.state).astype("int64")
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: MutableMapping[str, Any]) -> None:
         self.seed_generator.state.assign(np.array(store["key_and_step"]))
 
 
@@ -196,23 +206,22 @@ class Dropout(keras.layers.Layer):
 class SpatialDropout2D(Dropout):
     """`keras.layers.SpatialDropout2D` whose masks are equal on every backend.
 
-    Drops whole channels of channels-last images; otherwise as `Dropout`.
+    Drops whole channels of channels-last images, and otherwise works like `Dropout`.
 
     Args:
         rate: Float in [0, 1). Share of the channels to drop.
-        seed: Integer >= 0. Defaults to `0`. Layers of one model may share it.
-        **kwargs: As `keras.layers.Layer`. Give a `name`: it is part of the hash.
+        seed, **kwargs: As for `Dropout`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, height, width, channels)`.
-        training: Whether to drop. Every training call counts as one step.
+        training: As for `Dropout`.
     """
 
-    def __init__(self, rate, seed=0, **kwargs):
+    def __init__(self, rate: float, seed: int = 0, **kwargs: Any):
         super().__init__(rate, noise_shape=(None, 1, 1, None), seed=seed, **kwargs)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["noise_shape"]
         return config

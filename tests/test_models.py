@@ -106,7 +106,7 @@ def test_wrong_torch_states_are_one_error_and_change_nothing():
     state = torch_state(basic_net(seed=1))
     cases = {
         "Missing: fc1.bias; unknown: fc9.bias": {"fc1.bias": None, "fc9.bias": state["fc1.bias"]},
-        r"fc1.weight has shape \(2, 2\) where \(512, 2352\)": {"fc1.weight": np.ones((2, 2))},
+        r"fc1.weight has shape \(2, 2\) instead of \(512, 2352\)": {"fc1.weight": np.ones((2, 2))},
         "no array at 'fc3.bias'": {"fc3.bias": [[1.0], [2.0, 3.0]]},
         "floats. Received: fc3.bias of int64": {"fc3.bias": np.arange(10)},
     }

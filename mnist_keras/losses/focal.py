@@ -1,10 +1,15 @@
 """Focal loss for softmax classifiers, right at every margin, gamma and dtype."""
 
 import operator
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
+
+from mnist_keras._foundations.typing import Tensor
 
 # Stands for a logit of -inf, yet 0 times it is 0.
 LOWEST_LOGIT = -1e30
@@ -20,9 +25,9 @@ class FocalLoss(keras.losses.Loss):
     loss = alpha_t * (1 - p_t)**gamma * -log(p_t)
     ```
 
-    where `t` is the true class and `p_t` its softmax probability. Soft labels `y` give
+    Here `t` is the true class and `p_t` its softmax probability. The loss of soft labels `y` is
     `sum_c y_c * alpha_c * (1 - p_c)**gamma * -log(p_c)`. Nothing is clipped: a confidently
-    wrong row keeps its gradient, and an easy row gives no NaN, whatever `gamma`.
+    wrong row keeps its gradient, and an easy row never gives NaN, whatever `gamma` is.
 
     Pass logits, or keep the last layer in float32: a float16 softmax loses the small
     probabilities before any loss sees them. Log-probabilities count as logits.
@@ -30,22 +35,22 @@ class FocalLoss(keras.losses.Loss):
     Args:
         gamma: Focusing parameter: a number >= 0, or a sequence with one per true class.
             `0` is cross entropy. Defaults to `2.0`.
-        alpha: Balancing factor: a number scales the whole loss, a sequence holds the weight
-            of each true class. Defaults to `1.0`.
-        from_logits: Whether `y_pred` holds logits, not probabilities. Defaults to `False`.
+        alpha: Balancing factor: a number that scales the whole loss, or a sequence with the
+            weight of each true class. Defaults to `1.0`.
+        from_logits: Whether `y_pred` holds logits instead of probabilities. Defaults to `False`.
         label_smoothing: Float in [0, 1], the share of each label that is spread evenly over
             all classes. Defaults to `0.0`.
-        ignore_class: Integer label of the rows to leave out, also of the mean. Needs integer
-            labels. Defaults to `None`.
+        ignore_class: Integer label of the rows that count neither in the loss nor in the mean.
+            Needs integer labels. Defaults to `None`.
         axis: The class axis of `y_pred`. Defaults to `-1`.
         reduction, name: See `keras.losses.Loss`.
         dtype: The dtype of the computations; 16-bit types are promoted to float32. Defaults
             to `keras.config.floatx()`.
 
     Call arguments:
-        y_true: Integer labels (of any dtype), shaped like `y_pred` without its class axis or
-            with size 1 there; or one-hot or soft labels, shaped like `y_pred`. A label that
-            names no class makes the loss of its row NaN.
+        y_true: Integer labels of any dtype, shaped like `y_pred` without its class axis or with
+            size 1 there; or one-hot or soft labels, shaped like `y_pred`. A label that does not
+            name a class makes the loss of its row NaN.
         y_pred: Logits or probabilities of at least two classes, e.g. `(batch, classes)`.
         sample_weight: Optional, as for any Keras loss.
 
@@ -60,15 +65,15 @@ class FocalLoss(keras.losses.Loss):
 
     def __init__(
         self,
-        gamma=2.0,
-        alpha=1.0,
-        from_logits=False,
-        label_smoothing=0.0,
-        ignore_class=None,
-        axis=-1,
-        reduction="sum_over_batch_size",
-        name="focal_loss",
-        dtype=None,
+        gamma: ArrayLike = 2.0,
+        alpha: ArrayLike = 1.0,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        ignore_class: int | None = None,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "focal_loss",
+        dtype: Any = None,
     ):
         policy = keras.dtype_policies.get(dtype or keras.config.floatx())
         compute_dtype = "float64" if policy.compute_dtype == "float64" else "float32"
@@ -76,22 +81,22 @@ class FocalLoss(keras.losses.Loss):
         self.gamma = _per_class("gamma", gamma)
         self.alpha = _per_class("alpha", 1.0 if alpha is None else alpha)
         if not np.any(self.alpha):
-            raise ValueError(f"`alpha` must not be 0 for every class. Received: alpha={alpha}")
+            raise ValueError(f"`alpha` must not be 0 for every class. Received: alpha={alpha!r}")
         self.from_logits = bool(from_logits)
         self.label_smoothing = _share("label_smoothing", label_smoothing)
         self.ignore_class = None if ignore_class is None else _int("ignore_class", ignore_class)
         self.axis = _int("axis", axis)
         self._given_dtype = dtype and policy.name
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
         y_true = ops.convert_to_tensor(y_true, self.dtype)
-        if not ops.is_tensor(y_pred):  # A tensor may carry a mask, which Keras looks for.
+        if not ops.is_tensor(y_pred):  # a tensor may carry a mask, which Keras looks for
             y_pred = ops.convert_to_tensor(y_pred, self.dtype)
         if self.ignore_class is not None:
             sample_weight = self._weights_of_kept(y_true, y_pred, sample_weight)
         return super().__call__(y_true, y_pred, sample_weight)
 
-    def _weights_of_kept(self, y_true, y_pred, sample_weight):
+    def _weights_of_kept(self, y_true: Tensor, y_pred: Tensor, sample_weight: Any) -> Tensor:
         """Return sample weights that are 0 for ignored rows and keep the mean over the rest."""
         labels, _ = _class_axis_last(y_true, y_pred, self.axis)
         kept = ops.cast(ops.not_equal(labels[..., 0], self.ignore_class), self.dtype)
@@ -102,7 +107,7 @@ class FocalLoss(keras.losses.Loss):
             weights *= ops.divide_no_nan(count(ops.ones_like(kept), y_pred), count(kept, y_pred))
         return weights
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_true, y_pred = _class_axis_last(y_true, y_pred, self.axis)
         self._check_classes(y_true, y_pred)
         if y_true.shape[-1] == 1:
@@ -113,10 +118,10 @@ class FocalLoss(keras.losses.Loss):
             loss = self._soft_label_loss(y_true, y_pred)
         return ops.squeeze(loss, -1)
 
-    def _integer_label_loss(self, y_true, y_pred):
+    def _integer_label_loss(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         num_classes = ops.shape(y_pred)[-1]
         label = ops.clip(ops.cast(y_true, "int32"), 0, num_classes - 1)
-        # NaN where the label names no class: a compiled step cannot raise.
+        # NaN where the label does not name a class, since a compiled step cannot raise.
         is_label = ops.cast(label, y_true.dtype) == y_true
         weight = ops.cast(ops.where(is_label, 1.0, float("nan")), y_pred.dtype)
         if self.ignore_class is not None:
@@ -130,7 +135,7 @@ class FocalLoss(keras.losses.Loss):
         gamma, alpha = (_at(label, values, y_pred.dtype) for values in (self.gamma, self.alpha))
         return weight * alpha * _focused(log_odds, gamma)
 
-    def _soft_label_loss(self, y_true, y_pred):
+    def _soft_label_loss(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         if self.label_smoothing:
             num_classes = ops.shape(y_pred)[-1]
             y_true = (1 - self.label_smoothing) * y_true + self.label_smoothing / num_classes
@@ -151,7 +156,7 @@ class FocalLoss(keras.losses.Loss):
         weight = ops.where(_is_class(top, y_pred), 0.0, weight)
         return top_weight * top_loss + ops.sum(weight * loss, axis=-1, keepdims=True)
 
-    def _check_classes(self, y_true, y_pred):
+    def _check_classes(self, y_true: Tensor, y_pred: Tensor) -> None:
         """Raise unless labels and options fit the last axis of `y_pred`, the classes."""
         num_classes = y_pred.shape[-1]
         for name, values in (("gamma", self.gamma), ("alpha", self.alpha)):
@@ -167,7 +172,7 @@ class FocalLoss(keras.losses.Loss):
                 f"Received: ignore_class={self.ignore_class}, {_shapes(y_true, y_pred)}"
             )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "gamma": self.gamma,
@@ -183,26 +188,25 @@ class FocalLoss(keras.losses.Loss):
 class _Weights(keras.losses.Loss):
     """Lets Keras apply sample weights, and the mask of `y_pred`, to the weights `y_true`."""
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return y_true
 
 
-@keras.saving.register_keras_serializable(package="mnist_keras")
 def focal_loss(
-    y_true,
-    y_pred,
-    gamma=2.0,
-    alpha=1.0,
-    from_logits=False,
-    label_smoothing=0.0,
-    ignore_class=None,
-    axis=-1,
-):
-    """Computes the focal loss of each row; see `FocalLoss` for formula and arguments.
+    y_true: Any,
+    y_pred: Any,
+    gamma: ArrayLike = 2.0,
+    alpha: ArrayLike = 1.0,
+    from_logits: bool = False,
+    label_smoothing: float = 0.0,
+    ignore_class: int | None = None,
+    axis: int = -1,
+) -> Tensor:
+    """Returns the focal loss of each row. `FocalLoss` gives the formula and the arguments.
 
     Returns:
-        Tensor shaped like `y_pred` without its class axis, float64 if `y_pred` is and
-        float32 otherwise. Ignored rows are 0.
+        Tensor shaped like `y_pred` without its class axis, in float64 if `y_pred` is float64
+        and in float32 otherwise. Ignored rows are 0.
 
     Example:
 
@@ -211,23 +215,31 @@ def focal_loss(
     0.2387
     """
     y_pred = ops.convert_to_tensor(y_pred)
-    options = gamma, alpha, from_logits, label_smoothing, ignore_class, axis
-    loss = FocalLoss(*options, reduction=None, dtype=keras.backend.standardize_dtype(y_pred.dtype))
+    dtype = keras.backend.standardize_dtype(y_pred.dtype)
+    loss = FocalLoss(
+        *(gamma, alpha, from_logits, label_smoothing, ignore_class, axis),
+        reduction=None,
+        dtype=dtype,
+    )
     return loss(y_true, y_pred)
 
 
-def class_balanced_alpha(counts, beta=0.999):
+# Not as a decorator: Keras's has no types and would take away those of the function.
+keras.saving.register_keras_serializable(package="mnist_keras")(focal_loss)
+
+
+def class_balanced_alpha(counts: ArrayLike, beta: float = 0.999) -> list[float]:
     """Returns one weight per class, with mean 1, by the effective number of its samples.
 
-    The weight of a class with `n` samples is proportional to `(1 - beta) / (1 - beta**n)`:
-    equal for all classes at `beta=0`, nearer to `1 / n` the nearer `beta` is to 1.
+    The weight of a class with `n` samples is proportional to `(1 - beta) / (1 - beta**n)`.
+    It is equal for all classes at `beta=0`, and nears `1 / n` as `beta` nears 1.
 
     Args:
-        counts: Sequence of the number (> 0) of training samples of each class.
+        counts: Number of training samples of each class, a sequence of numbers > 0.
         beta: Float in [0, 1). Defaults to `0.999`.
 
     Returns:
-        List of floats, for the argument `alpha` of `FocalLoss`.
+        List of floats for the argument `alpha` of `FocalLoss`.
 
     Example:
 
@@ -238,30 +250,32 @@ def class_balanced_alpha(counts, beta=0.999):
     """
     numbers = _numbers(counts)
     if not isinstance(numbers, list) or min(numbers) <= 0:
-        raise ValueError(f"`counts` must hold a number > 0 per class. Received: counts={counts}")
+        raise ValueError(f"`counts` must hold a number > 0 per class. Received: counts={counts!r}")
     if _share("beta", beta) == 1:
-        raise ValueError(f"`beta` must be less than 1. Received: beta={beta}")
+        raise ValueError(f"`beta` must be less than 1. Received: beta={beta!r}")
     with np.errstate(divide="ignore"):  # beta = 0: log 0 = -inf, and expm1(-inf) = -1
         weights = -1 / np.expm1(np.array(numbers) * np.log(np.float64(beta)))
-    return (weights / weights.mean()).tolist()
+    return list((weights / weights.mean()).tolist())
 
 
-def _focused(log_odds, gamma):
+def _focused(log_odds: Tensor, gamma: Any) -> Tensor:
     """Return `(1 - p)**gamma * -log(p)`, given `log_odds = log(1 - p) - log(p)`."""
     # -log(p) = softplus(log_odds) and log(1 - p) = log_sigmoid(log_odds) are exact to the last
-    # bits everywhere: there is no 1 - p to cancel and no power of a base that reaches 0.
+    # bits everywhere: no 1 - p cancels, and no power has a base that reaches 0.
     cross_entropy = ops.softplus(log_odds)
     if isinstance(gamma, float) and gamma == 0:
         return cross_entropy
     return cross_entropy * ops.exp(gamma * ops.log_sigmoid(log_odds))
 
 
-def _split(label, y_pred, from_logits):
+def _split(label: Tensor, y_pred: Tensor, from_logits: bool) -> tuple[Tensor, ...]:
     """Split the classes into one and the others.
 
-    Returns the log-odds against the one, its log-score, and the log-scores and scores of the
-    others. Scores are probabilities up to a factor per row; those of the one among the others
-    are 0. All but the others' have shape `(..., 1)`.
+    Scores are probabilities up to a factor per row.
+
+    Returns:
+        The log-odds against the one class and its log-score, of shape `(..., 1)`; the log-scores
+        and the scores of the others, of the shape of `y_pred`, where the score of the one is 0.
     """
     is_class = _is_class(label, y_pred)
     own = ops.take_along_axis(y_pred, label, axis=-1)
@@ -281,24 +295,24 @@ def _split(label, y_pred, from_logits):
     return log_sum - log_own, log_own, log_others, others
 
 
-def _log_probability(p):
+def _log_probability(p: Tensor) -> Tensor:
     return ops.log(ops.clip(p, LEAST_PROBABILITY, 1 / LEAST_PROBABILITY))
 
 
-def _is_class(label, y_pred):
+def _is_class(label: Tensor, y_pred: Tensor) -> Tensor:
     return label == ops.arange(ops.shape(y_pred)[-1], dtype="int32")
 
 
-def _tensor(values, dtype):
+def _tensor(values: float | list[float], dtype: str) -> Tensor:
     return ops.convert_to_tensor(values, dtype) if isinstance(values, list) else values
 
 
-def _at(label, values, dtype):
+def _at(label: Tensor, values: float | list[float], dtype: str) -> Tensor:
     """Return the entry of each label, or `values` itself if it is one number."""
     return ops.take(_tensor(values, dtype), label) if isinstance(values, list) else values
 
 
-def _class_axis_last(y_true, y_pred, axis):
+def _class_axis_last(y_true: Tensor, y_pred: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """Move the class axis of both to the end, where integer labels have size 1."""
     rank = len(y_pred.shape)
     if not -rank <= axis < rank:
@@ -326,16 +340,16 @@ def _class_axis_last(y_true, y_pred, axis):
     return ops.moveaxis(labels, axis, -1), ops.moveaxis(y_pred, axis, -1)
 
 
-def _shapes(y_true, y_pred):
+def _shapes(y_true: Tensor, y_pred: Tensor) -> str:
     return f"y_true.shape={tuple(y_true.shape)}, y_pred.shape={tuple(y_pred.shape)}"
 
 
-def _fits(shape, expected):
+def _fits(shape: Sequence[int | None], expected: Sequence[int | None]) -> bool:
     pairs = zip(shape, expected, strict=False)
     return len(shape) == len(expected) and all(a == b or None in (a, b) for a, b in pairs)
 
 
-def _numbers(values):
+def _numbers(values: Any) -> float | list[float] | None:
     """Return a real number as a float, a sequence of them as a list, anything else as None."""
     try:
         array = ops.convert_to_numpy(values)
@@ -343,26 +357,27 @@ def _numbers(values):
         return None
     if array.dtype.kind not in "iuf" or array.ndim > 1 or not array.size:
         return None
-    return array.astype("float64").tolist() if np.isfinite(array).all() else None
+    numbers: float | list[float] = array.astype("float64").tolist()
+    return numbers if np.isfinite(array).all() else None
 
 
-def _per_class(name, values):
+def _per_class(name: str, values: Any) -> float | list[float]:
     numbers = _numbers(values)
     if numbers is None or np.min(numbers) < 0:
         raise ValueError(
-            f"`{name}` must be a finite number >= 0, or one per class. Received: {name}={values}"
+            f"`{name}` must be a finite number >= 0, or one per class. Received: {name}={values!r}"
         )
     return numbers
 
 
-def _share(name, value):
+def _share(name: str, value: Any) -> float:
     number = _numbers(value)
     if not isinstance(number, float) or not 0 <= number <= 1:
-        raise ValueError(f"`{name}` must be a number in [0, 1]. Received: {name}={value}")
+        raise ValueError(f"`{name}` must be a number in [0, 1]. Received: {name}={value!r}")
     return number
 
 
-def _int(name, value):
+def _int(name: str, value: Any) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise ValueError(f"`{name}` must be an int. Received: {name}={value}")
+        raise ValueError(f"`{name}` must be an int. Received: {name}={value!r}")
     return operator.index(value)

@@ -1,16 +1,20 @@
 """Losses of two views of each image: SimCLR's and VICReg's."""
 
+from typing import Any
+
 import keras
 from keras import ops
+
+from mnist_keras._foundations.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="mnist_keras")
 class NTXent(keras.losses.Loss):
-    """SimCLR's loss: to tell the other view of an image from all views of the other images.
+    """SimCLR's loss: tells the other view of an image from all views of the other images.
 
         ℓ(a, b) = −log( exp(a·b / τ) / Σ exp(a·z / τ) ),   z over all 2n views but a itself
 
-    of projections scaled to length 1; the mean of ℓ(a, b) and ℓ(b, a).
+    Projections are scaled to length 1. The loss of an image is the mean of ℓ(a, b) and ℓ(b, a).
 
     Args:
         temperature: τ, above 0. Defaults to `0.5`.
@@ -30,36 +34,36 @@ class NTXent(keras.losses.Loss):
         [Chen et al., 2020](https://arxiv.org/abs/2002.05709)
     """
 
-    def __init__(self, temperature=0.5, name="nt_xent", **kwargs):
+    def __init__(self, temperature: float = 0.5, name: str = "nt_xent", **kwargs: Any):
         if not temperature > 0:
             raise ValueError(f"`temperature` must be above 0. Received: temperature={temperature}")
         super().__init__(name=name, **kwargs)
         self.temperature = temperature
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Return the loss of each image, shape `(n,)`."""
         n = ops.shape(y_pred)[0]
         views = ops.normalize(ops.concatenate([y_true, y_pred]), axis=-1)
         similar = ops.matmul(views, ops.transpose(views)) / self.temperature
-        # A view is not to be told from itself.
+        # A view is not told from itself.
         others = similar - 1e9 * ops.eye(2 * n, dtype=similar.dtype)
         of_pairs = ops.sum(views[:n] * views[n:], axis=-1) / self.temperature
         normalizers = ops.logsumexp(others, axis=-1)
         return (normalizers[:n] + normalizers[n:]) / 2 - of_pairs
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an equal loss."""
         return {**super().get_config(), "temperature": self.temperature}
 
 
 @keras.saving.register_keras_serializable(package="mnist_keras")
 class VICReg(keras.losses.Loss):
-    """Variance, invariance and covariance: like views, and features that do not collapse.
+    """VICReg's loss: makes two views of an image alike, without letting features collapse.
 
         λ · mean (a − b)²  +  μ · mean relu(1 − √(Var + ε))  +  ν · Σ_{i≠j} Cov_ij² / size
 
-    The invariance is averaged over features; the variance term over features and both views, the
-    covariance term is that of both views together.
+    The first term, the invariance, is a mean over features. The second, the variance, is a mean
+    over features and both views. The third, the covariance, is the sum of both views' terms.
 
     Args:
         invariance: λ. Defaults to the paper's `25.0`.
@@ -75,27 +79,34 @@ class VICReg(keras.losses.Loss):
         [Bardes et al., 2022](https://arxiv.org/abs/2105.04906)
     """
 
-    def __init__(self, invariance=25.0, variance=25.0, covariance=1.0, name="vicreg", **kwargs):
+    def __init__(
+        self,
+        invariance: float = 25.0,
+        variance: float = 25.0,
+        covariance: float = 1.0,
+        name: str = "vicreg",
+        **kwargs: Any,
+    ):
         super().__init__(name=name, **kwargs)
         self.invariance = invariance
         self.variance = variance
         self.covariance = covariance
 
-    def call(self, y_true, y_pred):
-        """Return the loss of each image, shape `(n,)`; but for the invariance they are equal."""
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Return the loss of each image, shape `(n,)`. Images differ in the invariance only."""
         unlike = ops.mean(ops.square(y_true - y_pred), axis=-1)
         collapsed, alike = 0.0, 0.0
         for view in (y_true, y_pred):
             count = ops.cast(ops.shape(view)[0], view.dtype) - 1
-            centerd = view - ops.mean(view, axis=0)
-            covariance = ops.matmul(ops.transpose(centerd), centerd) / count
+            centered = view - ops.mean(view, axis=0)
+            covariance = ops.matmul(ops.transpose(centered), centered) / count
             variance = ops.diagonal(covariance)
             collapsed += ops.mean(ops.relu(1 - ops.sqrt(variance + 1e-4))) / 2
             off_diagonal = ops.sum(ops.square(covariance)) - ops.sum(ops.square(variance))
             alike += off_diagonal / view.shape[-1]
         return self.invariance * unlike + self.variance * collapsed + self.covariance * alike
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an equal loss."""
         own = {name: getattr(self, name) for name in ("invariance", "variance", "covariance")}
         return {**super().get_config(), **own}

@@ -1,20 +1,28 @@
 """A small modern network: an encoder of five normalized convolutions, with and without classes."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
+from mnist_keras._foundations.typing import Tensor
 from mnist_keras.portable import Dropout, HeUniform
 
 _DROPOUT_RATE = 0.4
-# Batches are few where images are few: Keras's 0.99 would average over more than there are.
+# Few images make few batches: Keras's 0.99 would average over more batches than there are.
 _MOMENTUM = 0.9
 
 
-def encoder(input_shape=(28, 28, 1), activation="relu", width=16, seed=0):
+def encoder(
+    input_shape: Sequence[int] = (28, 28, 1),
+    activation: str | None = "relu",
+    width: int = 16,
+    seed: int = 0,
+) -> keras.Model:
     """Return a network from images to features: five convolutions in three stages.
 
-    Each convolution is normalized over the batch; each stage ends in a max pooling by 2 and has
-    twice the channels of the one before.
+    Each convolution is normalized over the batch. Each stage ends in a max pooling by 2 and has
+    twice the channels of the stage before.
 
     Args:
         input_shape: `(height, width, channels)` of the images, with values in [0, 1].
@@ -23,8 +31,8 @@ def encoder(input_shape=(28, 28, 1), activation="relu", width=16, seed=0):
         seed: Integer >= 0 for the initial weights, which are equal on every backend.
 
     Returns:
-        An uncompiled `keras.Model` from `(batch, *input_shape)` to
-        `(batch, height // 8 * (width // 8) * 4 * channels of the first convolution)`.
+        An uncompiled `keras.Model` from `(batch, *input_shape)` to `(batch, features)`, with
+        `(image height // 8) * (image width // 8) * 4 * width` features.
 
     Reference:
         [Ioffe & Szegedy, 2015](https://arxiv.org/abs/1502.03167), batch normalization.
@@ -33,19 +41,23 @@ def encoder(input_shape=(28, 28, 1), activation="relu", width=16, seed=0):
     return keras.Model(inputs, _features(inputs, activation, width, seed), name="encoder")
 
 
-def small_cnn(input_shape=(28, 28, 1), num_classes=10, activation="relu", width=16, seed=0):
-    """Return `encoder` followed by dropout and one dense layer of logits, which are 0 at first.
+def small_cnn(
+    input_shape: Sequence[int] = (28, 28, 1),
+    num_classes: int = 10,
+    activation: str | None = "relu",
+    width: int = 16,
+    seed: int = 0,
+) -> keras.Model:
+    """Return `encoder` followed by dropout and one dense layer, whose logits are 0 at first.
 
     Args:
-        input_shape: `(height, width, channels)` of the images, with values in [0, 1].
         num_classes: Number of logits.
-        activation: Activation of the hidden layers, as any Keras layer takes it.
-        width: Channels of the first convolution.
-        seed: Integer >= 0 for initial weights and dropout, equal on every backend.
+        input_shape, activation, width: As for `encoder`.
+        seed: Integer >= 0 for the initial weights and dropout, which are equal on every backend.
 
     Returns:
-        An uncompiled `keras.Model` from `(batch, *input_shape)` to `(batch, num_classes)`;
-        76,122 parameters with the default arguments.
+        An uncompiled `keras.Model` from `(batch, *input_shape)` to `(batch, num_classes)`, with
+        76,122 parameters for the default arguments.
 
     Example:
 
@@ -55,13 +67,13 @@ def small_cnn(input_shape=(28, 28, 1), num_classes=10, activation="relu", width=
     inputs = keras.Input(input_shape, name="images")
     x = _features(inputs, activation, width, seed)
     x = Dropout(_DROPOUT_RATE, seed=seed, name="dropout")(x)
-    # From random logits, rounding grows a hundredfold in the first steps; from 0 it does not.
+    # Rounding grows a hundredfold in the first steps from random logits, and not from 0.
     logits = layers.Dense(num_classes, name="logits", kernel_initializer="zeros")(x)
     return keras.Model(inputs, logits, name="small_cnn")
 
 
-def count_parameters(input_shape, num_classes, width):
-    """Return how many parameters `small_cnn` has, without building it."""
+def count_parameters(input_shape: Sequence[int], num_classes: int, width: int) -> int:
+    """Return the number of parameters of `small_cnn`, or of `encoder` if `num_classes` is 0."""
     height, columns, channels = input_shape
     convolutions = 25 * channels * width + 9 * width * width * (2 + 4 + 8 + 16)
     normalizations = 4 * width * (1 + 2 + 2 + 4 + 4)
@@ -69,8 +81,8 @@ def count_parameters(input_shape, num_classes, width):
     return convolutions + normalizations + (features + 1) * num_classes
 
 
-def _features(x, activation, width, seed):
-    def convolution(x, number, channels, size):
+def _features(x: Tensor, activation: str | None, width: int, seed: int) -> Tensor:
+    def convolution(x: Tensor, number: int, channels: int, size: int) -> Tensor:
         x = layers.Conv2D(
             channels,
             size,
@@ -83,7 +95,7 @@ def _features(x, activation, width, seed):
         x = layers.BatchNormalization(axis=-1, momentum=_MOMENTUM, name=f"norm{number}")(x)
         return layers.Activation(activation, name=f"activation{number}")(x)
 
-    def pool(x, number):
+    def pool(x: Tensor, number: int) -> Tensor:
         return layers.MaxPooling2D(2, data_format="channels_last", name=f"pool{number}")(x)
 
     x = pool(convolution(x, 1, width, 5), 1)

@@ -1,20 +1,28 @@
 """The original's two networks as functional models.
 
-Both return logits. The originals end in log-softmax, to which cross entropy applies softmax's
-logarithm again; log-softmax of log-softmax is itself, so losses and gradients are the same.
+Both return logits. The original's networks end in log-softmax, and its cross entropy applies
+log-softmax again. Twice is the same as once, so losses and gradients are the same.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import keras
 from keras import layers
 
+from mnist_keras._foundations.typing import Tensor
 from mnist_keras.portable import FanInUniform, SpatialDropout2D
 
 _DROPOUT_RATE = 0.25
 
 
-def basic_net(input_shape=(28, 28, 3), num_classes=10, activation="sigmoid", seed=0):
+def basic_net(
+    input_shape: Sequence[int] = (28, 28, 3),
+    num_classes: int = 10,
+    activation: str | None = "sigmoid",
+    seed: int = 0,
+) -> keras.Model:
     """Return the original's "Basic Net": two hidden layers of 512 and 256 units.
 
     Args:
@@ -24,8 +32,8 @@ def basic_net(input_shape=(28, 28, 3), num_classes=10, activation="sigmoid", see
         seed: Integer >= 0 for the initial weights, which are equal on every backend.
 
     Returns:
-        An uncompiled `keras.Model` from `(batch, *input_shape)` to `(batch, num_classes)`;
-        1,338,634 parameters with the default arguments.
+        An uncompiled `keras.Model` from `(batch, *input_shape)` to `(batch, num_classes)`, with
+        1,338,634 parameters for the default arguments.
 
     Example:
 
@@ -33,7 +41,7 @@ def basic_net(input_shape=(28, 28, 3), num_classes=10, activation="sigmoid", see
     1338634
 
     Reference:
-        The report, section 3.3.
+        The original's paper, section 3.3.
     """
     inputs = keras.Input(input_shape, name="images")
     x = layers.Flatten(data_format="channels_last", name="flatten")(inputs)
@@ -42,20 +50,24 @@ def basic_net(input_shape=(28, 28, 3), num_classes=10, activation="sigmoid", see
     return keras.Model(inputs, _dense(x, num_classes, "fc3", seed), name="basic_net")
 
 
-def cnn(input_shape=(28, 28, 3), num_classes=10, activation="relu", seed=0):
+def cnn(
+    input_shape: Sequence[int] = (28, 28, 3),
+    num_classes: int = 10,
+    activation: str | None = "relu",
+    seed: int = 0,
+) -> keras.Model:
     """Return the original's "My CNN": three convolutions, channel dropout, three dense layers.
 
     As in the original, the second convolution has no activation.
 
     Args:
-        input_shape: `(height, width, channels)` of the images, with values in [0, 1].
-        num_classes: Number of logits.
+        input_shape, num_classes: As for `basic_net`.
         activation: Activation of the other hidden layers, as any Keras layer takes it.
-        seed: Integer >= 0 for initial weights and dropout, equal on every backend.
+        seed: Integer >= 0 for the initial weights and dropout, which are equal on every backend.
 
     Returns:
-        An uncompiled `keras.Model` from `(batch, *input_shape)` to `(batch, num_classes)`;
-        21,923,258 parameters with the default arguments.
+        An uncompiled `keras.Model` from `(batch, *input_shape)` to `(batch, num_classes)`, with
+        21,923,258 parameters for the default arguments.
 
     Example:
 
@@ -63,7 +75,7 @@ def cnn(input_shape=(28, 28, 3), num_classes=10, activation="relu", seed=0):
     21923258
 
     Reference:
-        The report, section 2.1.2.
+        The original's paper, section 2.1.2.
     """
     inputs = keras.Input(input_shape, name="images")
     x = _conv(inputs, 32, "conv1", seed, activation)
@@ -79,17 +91,11 @@ def cnn(input_shape=(28, 28, 3), num_classes=10, activation="relu", seed=0):
     return keras.Model(inputs, _dense(x, num_classes, "fc3", seed), name="cnn")
 
 
-def count_parameters(name, input_shape, num_classes):
-    """Return how many parameters a network has, without building it.
-
-    Args:
-        name: `"basic_net"` or `"cnn"`.
-        input_shape: `(height, width, channels)` of the images.
-        num_classes: Number of logits.
-    """
+def count_parameters(name: str, input_shape: Sequence[int], num_classes: int) -> int:
+    """Return the number of parameters of `"basic_net"` or `"cnn"`, without building it."""
     height, width, channels = input_shape
 
-    def chain(*sizes):
+    def chain(*sizes: int) -> int:
         return sum((before + 1) * after for before, after in pairwise(sizes))
 
     if name == "basic_net":
@@ -98,12 +104,12 @@ def count_parameters(name, input_shape, num_classes):
     return convolutions + chain((height // 4) * (width // 4) * 128, 3000, 1000, num_classes)
 
 
-def _dense(x, units, name, seed, activation=None):
+def _dense(x: Tensor, units: int, name: str, seed: int, activation: str | None = None) -> Tensor:
     initial = _torch_initializers(name, seed, fan_in=x.shape[-1])
     return layers.Dense(units, activation, name=name, **initial)(x)
 
 
-def _conv(x, filters, name, seed, activation=None):
+def _conv(x: Tensor, filters: int, name: str, seed: int, activation: str | None = None) -> Tensor:
     initial = _torch_initializers(name, seed, fan_in=3 * 3 * x.shape[-1])
     layer = layers.Conv2D(
         filters,
@@ -117,12 +123,12 @@ def _conv(x, filters, name, seed, activation=None):
     return layer(x)
 
 
-def _max_pool(x, name):
+def _max_pool(x: Tensor, name: str) -> Tensor:
     return layers.MaxPooling2D(2, data_format="channels_last", name=name)(x)
 
 
-def _torch_initializers(name, seed, fan_in):
-    """Return PyTorch's default: kernel and bias alike uniform in ±1/√fan_in of the kernel."""
+def _torch_initializers(name: str, seed: int, fan_in: int) -> dict[str, Any]:
+    """Return PyTorch's default: kernel and bias uniform in ±1/√fan_in of the kernel."""
     return {
         f"{variable}_initializer": FanInUniform(f"{name}/{variable}", seed, fan_in)
         for variable in ("kernel", "bias")

@@ -1,25 +1,28 @@
 """PyTorch's weights in our models, and back."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
+import keras
 import numpy as np
 from keras import layers, ops
 
 
-def load_torch_state(model, state_dict):
+def load_torch_state(model: keras.Model, state_dict: Mapping[str, Any]) -> None:
     """Fill a model with the weights of the original's network of the same shape.
 
-    Kernels are transposed, and the rows of the first dense layer are put in the order in which
-    channels-last images are flattened. PyTorch itself is not needed.
+    Kernels are transposed. The rows of the first dense layer are put in the order in which
+    channels-last images are flattened. PyTorch need not be installed.
 
     Args:
         model: `basic_net` or `cnn`, of any input shape and number of classes.
-        state_dict: Mapping from names such as `"fc1.weight"` to arrays or PyTorch tensors, as
-            the original's `state_dict()` returns it.
+        state_dict: Arrays or PyTorch tensors by names such as `"fc1.weight"`, as the original's
+            `state_dict()` returns them.
 
     Raises:
-        ValueError: If a name is missing or unknown, or a shape is not the model's. The model
-            is then as it was.
+        ValueError: If a name is missing or unknown, or a shape is not the model's. The model then
+            keeps its weights.
 
     Example:
 
@@ -35,7 +38,7 @@ def load_torch_state(model, state_dict):
         )
     arrays = {name: _array(name, value) for name, value in state_dict.items()}
     wrong = [
-        f"{name} has shape {arrays[name].shape} where {array.shape} is expected"
+        f"{name} has shape {arrays[name].shape} instead of {array.shape}"
         for name, array in wanted.items()
         if arrays[name].shape != array.shape
     ]
@@ -52,15 +55,15 @@ def load_torch_state(model, state_dict):
         layer.bias.assign(bias)
 
 
-def torch_state(model):
-    """Return a model's weights under the names and in the layout of the original's network.
+def torch_state(model: keras.Model) -> dict[str, np.ndarray]:
+    """Return a model's weights with the names and in the layout of the original's network.
 
     Args:
         model: `basic_net` or `cnn`, of any input shape and number of classes.
 
     Returns:
-        Dictionary of NumPy arrays; `{k: torch.tensor(v) for k, v in torch_state(model).items()}`
-        is what the original's `load_state_dict` takes.
+        Arrays by name. The original's `load_state_dict` takes
+        `{k: torch.tensor(v) for k, v in torch_state(model).items()}`.
     """
     state = {}
     for layer in _weighted(model):
@@ -74,23 +77,23 @@ def torch_state(model):
     return state
 
 
-def _weighted(model):
+def _weighted(model: keras.Model) -> list[keras.Layer]:
     return [layer for layer in model.layers if layer.weights]
 
 
-def _flattened_image(model, layer):
+def _flattened_image(model: keras.Model, layer: keras.Layer) -> tuple[int, ...] | None:
     """Return the shape of the image whose flattened pixels are the layer's inputs, or `None`."""
     source = model.layers[model.layers.index(layer) - 1]
     return source.input.shape[1:] if isinstance(source, layers.Flatten) else None
 
 
-def _array(name, value):
+def _array(name: str, value: Any) -> np.ndarray:
     if hasattr(value, "detach"):  # a PyTorch tensor, perhaps on a GPU or with a gradient
         value = value.detach().cpu()
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"`state_dict` holds no array at {name!r}: {error}") from error
+        raise ValueError(f"`state_dict` has no array at {name!r}: {error}") from error
     if array.dtype.kind != "f":
         raise ValueError(f"`state_dict` must hold floats. Received: {name} of {array.dtype}")
     return array
