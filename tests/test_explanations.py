@@ -164,12 +164,12 @@ def test_occlusion_finds_what_counts(digits):
 
 
 def test_a_network_that_branches(digits):
-    """Grad-CAM of a network that is no chain is refused, not wrong."""
+    """Grad-CAM of a network that is not a chain of layers is refused, not wrong."""
     inputs = keras.Input((28, 28, 3))
     x = keras.layers.Conv2D(2, 3, padding="same", data_format="channels_last", name="conv")(inputs)
     x = keras.layers.Add()([x, keras.layers.Conv2D(2, 1, data_format="channels_last")(inputs)])
     model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
-    with pytest.raises(ExplanationError, match="no chain of layers after conv"):
+    with pytest.raises(ExplanationError, match="not a chain of layers after conv"):
         grad_cam(model, digits.images[:1], layer="conv")
 
 
@@ -200,7 +200,7 @@ def test_a_network_without_convolutions(trained, digits):
 
 
 def test_random_weights_give_other_maps(trained, digits):
-    """Maps depend on what was learnt: those of the untrained network hardly resemble them."""
+    """Maps depend on what was learned: those of the untrained network hardly resemble them."""
     model, before = trained("cnn").model, trained("cnn").untrained()
     classes = predict(model, digits.images).argmax(1)
     for method in (grad_cam, lambda *a: occlusion(*a, stride=4)):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mnist_keras.models.prediction import BATCH, predict, softmax
+from mnist_keras.models.prediction import BATCH, log_softmax, of_classes, predict, softmax
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +34,14 @@ def test_softmax():
     expected = [[1 / total, np.e / total, np.e**2 / total], [1, 0, 0]]
     np.testing.assert_allclose(softmax(logits), expected, atol=1e-15)
     assert softmax(np.empty((0, 3), np.float32)).shape == (0, 3)
+
+
+@pytest.mark.any_backend
+def test_log_softmax_of_classes():
+    """Log-probabilities are those of softmax, and stay exact where probabilities round to 0."""
+    logits = np.random.default_rng(0).normal(0, 5, (6, 4)).astype(np.float32)
+    classes = np.array([0, 1, 2, 3, 0, 1])
+    found = of_classes(log_softmax(logits), classes)
+    np.testing.assert_allclose(found, np.log(softmax(logits))[np.arange(6), classes], atol=1e-14)
+    assert log_softmax(np.array([[1000.0, 0.0, -1000.0]])).tolist() == [[0, -1000, -2000]]
+    assert log_softmax(np.empty((0, 3), np.float32)).shape == (0, 3)

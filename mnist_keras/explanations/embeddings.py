@@ -1,4 +1,4 @@
-"""What a model makes of images before it decides: features, a map of them, and a score."""
+"""What a model computes of images before it decides: features, a map of them, and a score."""
 
 import keras
 import numpy as np
@@ -11,10 +11,10 @@ _LEAST_IMAGES = 10
 
 
 def features(model: keras.Model, images: Images) -> np.ndarray:
-    """Return what goes into the last layer.
+    """Return the inputs of the last layer.
 
     Args:
-        model: Functional model whose last layer takes one vector an image.
+        model: Functional model whose last layer takes one vector for each image.
         images: Shape `(n, height, width, channels)`, with values in 0…255.
 
     Returns:
@@ -24,15 +24,15 @@ def features(model: keras.Model, images: Images) -> np.ndarray:
 
 
 def tsne(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return a map on which neighbors are neighbors: t-SNE, from its first two components.
+    """Return a t-SNE map, on which neighbors stay neighbors, started from two components.
 
     Args:
         vectors: Shape `(n, size)`, `n` at least 10.
         seed: Integer >= 0.
 
     Returns:
-        `float32` array of shape `(n, 2)`. Only what lies near what has a meaning; distances between
-        groups and their sizes have none.
+        `float32` array of shape `(n, 2)`. Only neighborhoods have a meaning. Sizes of groups and
+        distances between them have none.
 
     Reference:
         [van der Maaten and Hinton, 2008](https://jmlr.org/papers/v9/vandermaaten08a.html)
@@ -44,16 +44,17 @@ def tsne(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
         raise ValueError(f"t-SNE needs {_LEAST_IMAGES} images. Received: {len(vectors)}")
     if not np.isfinite(vectors).all():
         raise ValueError("t-SNE needs vectors of finite numbers")
-    if not np.ptp(vectors, axis=0).any():  # the first component of nothing is NaN
+    if not np.ptp(vectors, axis=0).any():  # equal vectors have no components, only NaN
         return np.zeros((len(vectors), 2), np.float32)
     perplexity = min(_PERPLEXITY, (len(vectors) - 1) / 3)
-    # One thread: several add up in no fixed order, and wait for each other where cores are shared.
+    # One thread: several add in no fixed order, and wait for each other where cores are shared.
     with threadpool_limits(1, "openmp"):
-        return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors)
+        embedding = TSNE(perplexity=perplexity, init="pca", random_state=seed)
+        return np.asarray(embedding.fit_transform(vectors))
 
 
 def nearest_neighbor_score(vectors: np.ndarray, labels: np.ndarray) -> float:
-    """Return the share of vectors whose nearest other one has the same label: 1-NN, leave one out.
+    """Return the share of vectors whose nearest other vector has the same label (1-NN).
 
     Args:
         vectors: Shape `(n, size)`, `n` at least 2.

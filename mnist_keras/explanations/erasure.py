@@ -1,4 +1,4 @@
-"""Whether maps can be believed: what erasing the pixels that they point to does."""
+"""Whether maps can be trusted: the effect of erasing the pixels that they point to."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ import numpy as np
 from mnist_keras._foundations.seeds import generator
 from mnist_keras.datasets.images import Images
 from mnist_keras.explanations.maps import explained_classes
-from mnist_keras.models.prediction import predict, softmax
+from mnist_keras.models.prediction import of_classes, predict, softmax
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,11 @@ class Erasure:
     """How much probability images lose with the region that a map points to, and with others.
 
     Attributes:
-        pointed: Fall of the class's probability when the region with the map's highest values is
-            set to the background, one an image.
-        elsewhere: The same for that region shifted at random: as many pixels of the same shape.
-        ink: The same for as much ink chosen at random. On digits most pixels are background, where
-            nothing can be erased, so that this is the harder test.
+        pointed: For each image, the fall of the class's probability when the region with the
+            map's highest values is set to the background.
+        elsewhere: The same for that region, shifted at random: equally many pixels of its shape.
+        ink: The same for equally much ink, chosen at random. This is the harder test on digits:
+            most of their pixels are background, where nothing can be erased.
     """
 
     pointed: np.ndarray
@@ -37,14 +37,14 @@ def erasure(
     background: int = 0,
     seed: int = 0,
 ) -> Erasure:
-    """Return what erasing the highest `share` of each map's pixels does to the probability.
+    """Return what erasing the pixels with the highest values of each map does to the probability.
 
     Args:
         model, images, classes: As for `grad_cam`.
-        maps: One an image, shape `(n, height, width)`.
-        share: Of the pixels, in (0, 1].
+        maps: One map for each image, shape `(n, height, width)`.
+        share: Share of the pixels to erase, in (0, 1].
         background: Level that erased pixels are set to.
-        seed: Integer >= 0 for what is random.
+        seed: Integer >= 0 for the random regions.
     """
     classes = explained_classes(model, images, classes)
     rng = generator(seed, "erasure")
@@ -60,21 +60,21 @@ def erasure(
     as_much = np.stack(
         [_random_ink(own, own[region].sum(), rng) for own, region in zip(ink, regions, strict=True)]
     )
-    before = _probability(model, pixels, classes)
+
+    def probability(pixels: np.ndarray) -> np.ndarray:
+        return of_classes(softmax(predict(model, pixels)), classes)
+
+    before = probability(pixels)
     falls = [
-        before - _probability(model, np.where(where[..., np.newaxis], background, pixels), classes)
-        for where in (regions, shifted, as_much)
+        before - probability(np.where(erased[..., np.newaxis], background, pixels))
+        for erased in (regions, shifted, as_much)
     ]
     return Erasure(*falls)
 
 
 def _random_ink(ink: np.ndarray, amount: float, rng: np.random.Generator) -> np.ndarray:
-    """Return pixels with ink, in random order until there is as much ink on them."""
+    """Return random pixels with ink, as many as hold this amount of ink together."""
     order = rng.permutation(np.flatnonzero(ink))
     chosen = np.zeros(ink.size, bool)
     chosen[order[np.cumsum(ink.flat[order]) <= amount]] = True
     return chosen.reshape(ink.shape)
-
-
-def _probability(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    return softmax(predict(model, images))[np.arange(len(images)), classes]

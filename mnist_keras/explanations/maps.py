@@ -1,29 +1,29 @@
-"""How a model decides: maps of what in an image speaks for a class.
+"""How a model decides: maps of the places in an image that speak for a class.
 
-Everything is written once, in `keras.ops` and NumPy; only `_gradient` asks which backend runs.
+Everything is written once, in `keras.ops` and NumPy. Only `_gradient` asks which backend runs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise, product
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from mnist_keras._foundations.typing import Tensor
 from mnist_keras.datasets.images import Images
-from mnist_keras.models.prediction import BATCH, predict
+from mnist_keras.models.prediction import BATCH, log_softmax, of_classes, predict
 
-# Relative difference up to which two inputs of a max pooling are as large.
-_AS_LARGE = 1e-5
+# Relative difference up to which two inputs of a max pooling count as equal.
+_EQUAL = 1e-5
 
 
 class ExplanationError(ValueError):
-    """A model, layer or class of which the explanation asked for cannot be made."""
+    """A model, layer or class that cannot be explained in the way asked for."""
 
 
 def convolutions(model: keras.Model) -> list[str]:
-    """Return the names of the model's convolutions, first to last."""
+    """Return the names of the model's convolutions in their order."""
     return [layer.name for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
 
 
@@ -40,7 +40,7 @@ def grad_cam(
     bilinear interpolation and divided by its maximum; a map without positive values is 0.
 
     Args:
-        model: Functional model of logits that is a chain from that layer on.
+        model: Functional model of logits whose layers form a chain after `layer`.
         images: Shape `(n, height, width, channels)`, with values in 0…255.
         classes: Integers of shape `(n,)`. Defaults to the predicted classes.
         layer: Name of a convolution. Defaults to the last one.
@@ -49,8 +49,7 @@ def grad_cam(
         `float32` array of shape `(n, height, width)`, in 0…1.
 
     Raises:
-        ExplanationError: If the model has no such convolution, is no chain of layers after it, or
-            has no such class.
+        ExplanationError: If the model has no such convolution or class, or branches after it.
 
     Reference:
         [Selvaraju et al., 2017](https://arxiv.org/abs/1610.02391)
@@ -66,8 +65,8 @@ def hires_cam(
 ) -> np.ndarray:
     """Return where a convolution's output adds to a class: `relu(Σₖ ∂z/∂Aₖ · Aₖ)`.
 
-    As `grad_cam`, but each position keeps its own gradient. Where dense layers follow, a channel
-    speaks for a class in one place and against it in another, which the mean cannot say.
+    Unlike in `grad_cam`, each position keeps its own gradient. Before dense layers, a channel
+    may speak for a class in one place and against it in another, which the mean cannot show.
 
     Args:
         model, images, classes, layer: As for `grad_cam`.
@@ -106,8 +105,8 @@ def _cam(
         features = front(x, training=False)
         mask = ops.one_hot(chosen, model.output_shape[-1])
 
-        def score(features: Any, mask: Any = mask) -> Any:
-            # The sum over images: each one's logit depends on its own features alone.
+        def score(features: Tensor, mask: Tensor = mask) -> Tensor:
+            # Summed over images, since the logit of each depends on its own features alone.
             return ops.sum(_through(after, features) * mask)
 
         slopes = _gradient(score, features)
@@ -119,26 +118,26 @@ def _cam(
 
 
 def _after(model: keras.Model, name: str) -> list[keras.layers.Layer]:
-    """Return the layers that follow one, each taking what the one before it gives."""
+    """Return the layers after this one, each of which takes the output of the one before it."""
     start = model.layers.index(model.get_layer(name))
     for before, layer in pairwise(model.layers[start:]):
         if layer.input is not before.output:
-            raise ExplanationError(f"{model.name} is no chain of layers after {name}")
-    return model.layers[start + 1 :]
+            raise ExplanationError(f"{model.name} is not a chain of layers after {name}")
+    return list(model.layers[start + 1 :])
 
 
-def _through(layers: Sequence[keras.layers.Layer], x: Any) -> Any:
-    """Return what a chain of layers makes of a tensor."""
+def _through(layers: Sequence[keras.layers.Layer], x: Tensor) -> Tensor:
+    """Return the output of a chain of layers."""
     for layer in layers:
         is_pool = isinstance(layer, keras.layers.MaxPooling2D)
         x = _max_pool(layer, x) if is_pool else layer(x, training=False)
     return x
 
 
-def _max_pool(layer: keras.layers.MaxPooling2D, x: Any) -> Any:
-    """Return a max pooling whose gradient goes in equal parts to all that are as large.
+def _max_pool(layer: keras.layers.MaxPooling2D, x: Tensor) -> Tensor:
+    """Return a max pooling whose gradient is shared equally by all inputs that are the largest.
 
-    On an even background all are, and which of them a backend takes for the largest is rounding.
+    On an even background all inputs are. Rounding then decides which one a backend chooses.
     """
     largest = layer(x)
     high, wide = layer.pool_size
@@ -147,14 +146,14 @@ def _max_pool(layer: keras.layers.MaxPooling2D, x: Any) -> Any:
     _, rows, columns, channels = largest.shape
     windows = x[:, : rows * high, : columns * wide]
     windows = ops.reshape(windows, (-1, rows, high, columns, wide, channels))
-    least = largest - _AS_LARGE * (1 + ops.abs(largest))
+    least = largest - _EQUAL * (1 + ops.abs(largest))
     ties = ops.cast(windows >= ops.reshape(least, (-1, rows, 1, columns, 1, channels)), x.dtype)
     shares = ops.stop_gradient(ties / ops.sum(ties, axis=(2, 4), keepdims=True))
     return ops.sum(shares * windows, axis=(2, 4))
 
 
-def _gradient(function: Callable[[Any], Any], x: Any) -> Any:
-    """Return the gradient of a scalar function at a tensor: the one thing Keras has no word for."""
+def _gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return the gradient of a scalar function at a tensor, for which Keras has no function."""
     match keras.backend.backend():
         case "jax":
             import jax
@@ -184,10 +183,10 @@ def occlusion(
     stride: int = 3,
     background: int = 0,
 ) -> np.ndarray:
-    """Return where covering an image with a patch takes away probability of a class.
+    """Return where covering an image with a patch lowers the probability of a class.
 
     A pixel's value is the mean fall of the class's log-probability over the patches that cover
-    it, where that is positive; each map is divided by its maximum. No gradient is needed, so that
+    it, or 0 if that is negative. Each map is divided by its maximum. No gradient is needed, so
     any model will do.
 
     Args:
@@ -217,35 +216,27 @@ def occlusion(
     ends = (max(side - patch // 2, side - patch + stride) for side in (height, width))
     corners = list(product(*(range(-(patch // 2), end, stride) for end in ends)))
     maps = np.zeros((len(images), height, width), np.float32)
-    rows = np.arange(len(images))
-    before = _log_probability(model, images, classes)
-    for image, label, score, row in zip(images[:], classes, before, rows, strict=True):
+    before = of_classes(log_softmax(predict(model, images)), classes)
+    for row, (image, label) in enumerate(zip(images[:], classes, strict=True)):
         covered = np.repeat(image[np.newaxis], len(corners), axis=0)
         patches = np.zeros((len(corners), height, width), np.float32)
         for number, (y, x) in enumerate(corners):
             where = slice(max(0, y), y + patch), slice(max(0, x), x + patch)
             covered[number][where] = background
             patches[number][where] = 1
-        falls = score - _log_probability(model, covered, np.full(len(corners), label))
+        falls = before[row] - log_softmax(predict(model, covered))[:, label]
         maps[row] = np.tensordot(falls, patches, 1) / patches.sum(0)
     return _scaled(np.maximum(maps, 0))
 
 
-def _log_probability(model: keras.Model, images: Images, classes: np.ndarray) -> np.ndarray:
-    logits = predict(model, images).astype(np.float64)
-    highest = logits.max(-1, initial=-np.inf)
-    total = highest + np.log(np.exp(logits - highest[:, np.newaxis]).sum(-1))
-    return logits[np.arange(len(logits)), classes] - total
-
-
 def explained_classes(model: keras.Model, images: Images, classes: np.ndarray | None) -> np.ndarray:
-    """Return the classes asked for, one an image, or else the predicted ones.
+    """Return the classes asked for, one for each image, or else the predicted ones.
 
     Raises:
-        ExplanationError: If there is no such class, or not one an image.
+        ExplanationError: If there is no such class, or not one class for each image.
     """
     if classes is None:
-        return predict(model, images).argmax(-1)
+        return np.asarray(predict(model, images).argmax(-1))
     classes = np.asarray(classes)
     count = model.output_shape[-1]
     if classes.shape != (len(images),) or ((classes < 0) | (classes >= count)).any():
@@ -256,7 +247,7 @@ def explained_classes(model: keras.Model, images: Images, classes: np.ndarray | 
     return classes
 
 
-def _chunks(images: Images, classes: np.ndarray) -> Iterator[tuple[Any, np.ndarray]]:
+def _chunks(images: Images, classes: np.ndarray) -> Iterator[tuple[Tensor, np.ndarray]]:
     for start in range(0, len(images), BATCH):
         x = images[start : start + BATCH].astype("float32") / 255
         yield ops.convert_to_tensor(x), classes[start : start + BATCH]

@@ -1,16 +1,16 @@
-"""Images through a model, a bounded number at a time."""
+"""Images through a model, a limited number at a time, and the probabilities of classes."""
 
 import keras
 import numpy as np
 
 from mnist_keras.datasets.images import Images
 
-# Images classified at once, at most: enough that reading the CNN's 88 MB of weights costs little.
+# Most images in one call: enough that reading the CNN's 88 MB of weights costs little.
 BATCH = 500
 
 
 def predict(model: keras.Model, images: Images) -> np.ndarray:
-    """Return what a model makes of images: of this package's models, logits.
+    """Return the outputs of a model, which are logits for the models of this package.
 
     Args:
         model: Model from images with values in 0…1 to one vector each.
@@ -31,17 +31,30 @@ def predict(model: keras.Model, images: Images) -> np.ndarray:
 
 
 def call_size(count: int) -> int:
-    """Return how many images to classify at once, so that a compiled backend compiles once.
+    """Return the number of images in one call, the same for all calls.
 
-    As few calls as bounded memory allows, all of one size, for at least one image.
+    The calls are few, and a compiled backend compiles once. `count` is at least 1.
     """
     calls = -(-count // BATCH)
     return -(-count // calls)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return the probabilities of the classes: `float64` of the shape of the logits."""
+    """Return the probabilities of the classes: `float64`, in the shape of the logits."""
     with np.errstate(invalid="ignore"):  # logits that are not finite give NaN
         highest = logits.max(-1, keepdims=True, initial=-1e30)
         exponentials = np.exp(logits.astype(np.float64) - highest)
-        return exponentials / exponentials.sum(-1, keepdims=True)
+        return np.asarray(exponentials / exponentials.sum(-1, keepdims=True))
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the logarithms of `softmax`, also of probabilities that round to 0."""
+    logits = logits.astype(np.float64)
+    highest = logits.max(-1, keepdims=True, initial=-np.inf)
+    total = highest + np.log(np.exp(logits - highest).sum(-1, keepdims=True))
+    return np.asarray(logits - total)
+
+
+def of_classes(values: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return of each row of `values` the entry of its class: shape `(n,)`."""
+    return np.take_along_axis(values, classes[:, np.newaxis], axis=1)[:, 0]
