@@ -58,7 +58,7 @@ def damage_header(content):
     [
         (damage_header, "not an IDX file of bytes"),
         (lambda content: b"", "not an IDX file of bytes"),
-        (lambda content: content[:7], "header is cut short"),
+        (lambda content: content[:7], "header is truncated"),
         (lambda content: content[:-1], r"promises 30×28×28 = 23520 bytes, the file holds 23519"),
         (lambda content: content + b"x", "the file holds 23521"),
         (lambda content: gzip.compress(content)[:-20], "cannot be read"),

@@ -1,4 +1,4 @@
-"""Batches in an order that NumPy draws, the same for every backend and data format."""
+"""Batches in an order drawn by NumPy: the same for every backend and data format."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,21 +13,24 @@ from mnist_keras.datasets.images import Images
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of arrays for `fit`, `evaluate` and `predict`, reshuffled each epoch by NumPy.
+    """Batches of arrays for `fit`, `evaluate` and `predict`, reshuffled by NumPy in each epoch.
 
-    The order of epoch `k` depends on `(seed, k)` alone. A `for` loop over all batches goes on to
-    the next epoch, and so does each epoch of a `fit` (which also skips one before its first).
-    `set_epoch` chooses the epoch. Pass `shuffle=False` to `fit`: otherwise Keras
-    shuffles the order of the batches again, with Python's generator.
+    The order of epoch `k` depends on `(seed, k)` alone. A `for` loop over all batches advances to
+    the next epoch, and so does each epoch of a `fit`, which also advances before its first epoch.
+    `set_epoch` chooses the epoch. Pass `shuffle=False` to `fit`: otherwise Keras shuffles the
+    order of the batches again, with Python's generator.
 
     Args:
         x: Array of images, or `LazyImages`, shape `(n, ...)`; batches are `float32`.
         y: Array of labels, shape `(n, ...)`, or `None` for batches of images alone.
-        batch_size: Images a batch; the last one may be smaller.
-        shuffle: Whether to reshuffle each epoch.
+        batch_size: Images per batch; the last batch may be smaller.
+        shuffle: Whether to reshuffle in each epoch.
         seed: Integer >= 0.
-        class_names: One name a class.
+        class_names: Name of each class.
         file_paths: Where each image of `x` was read from.
+
+    Raises:
+        ValueError: If `batch_size` or `seed` is out of range.
     """
 
     def __init__(
@@ -57,32 +60,35 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
-        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        chosen = self._chosen(index)
         x = self.x[chosen].astype("float32")
         return x if self.y is None else (x, self.y[chosen])
+
+    def _chosen(self, index: int) -> np.ndarray:
+        return self.order[index * self.batch_size : (index + 1) * self.batch_size]
 
     def __iter__(self) -> Iterator[Any]:
         for index in range(len(self)):
             batch = self[index]
             if index == len(self) - 1:
-                # Before the last batch leaves: who counts batches never asks for one more.
+                # Before the last batch leaves: callers that count batches do not ask for more.
                 self.on_epoch_end()
             yield batch
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the order of this epoch, counted from 0."""
+        """Take the order of an epoch, counted from 0."""
         self.epoch = epoch
         self.order = np.arange(len(self.x))
         if self.shuffle:
             self.order = generator(self.seed, f"order of epoch {epoch}").permutation(self.order)
 
     def on_epoch_end(self) -> None:
-        """Go on to the next epoch's order; Keras calls this."""
+        """Take the order of the next epoch; Keras calls this."""
         self.set_epoch(self.epoch + 1)
 
 
 def as_format(batches: Batches, format: str | None) -> Any:
-    """Return the batches as they are, as a `tf.data.Dataset` or as a `grain.IterDataset`."""
+    """Return the batches unchanged, as a `tf.data.Dataset` or as a `grain.IterDataset`."""
     if format is None:
         return batches
     dataset = _tf_dataset(batches) if format == "tf" else _grain_dataset(batches)
@@ -108,7 +114,7 @@ def _grain_dataset(batches: Batches) -> Any:
     import grain
 
     class BatchIterator(grain.DatasetIterator):
-        """One epoch of the batches; its state is how many of them were read."""
+        """One epoch of the batches; its state is the number of batches read."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -136,22 +142,23 @@ def _grain_dataset(batches: Batches) -> Any:
 
 
 class WarpedBatches(Batches):
-    """Batches of views in 0…1, another view of each image in each epoch, made ahead by threads.
+    """Batches of views in 0…1, with a new view of each image in each epoch, made by threads.
 
-    The order is that of `Batches`, the views are those of `warp`; both depend on `(seed, epoch)`
-    alone, not on `threads`. The threads end with the epoch, or with this object.
+    `Batches` gives the order and `warp` the views. Both depend on `(seed, epoch)` alone, not on
+    `threads`. The threads end with the epoch, or with this object.
 
     Args:
         x: Array of images with values in 0…255, or `LazyImages`, shape
             `(n, height, width, channels)`.
         y: Array of labels, shape `(n, ...)`, or `None` for batches of views alone.
         strength: How far a view may be from its image.
-        ids: One integer an image, shape `(n,)`. Defaults to its index in `x`.
-        threads: How many make batches while the caller trains, two each; at 0 the caller waits.
-        **kwargs: As `Batches`.
+        ids: One integer for each image, shape `(n,)`. Defaults to its index in `x`.
+        threads: Number of threads that make the next batches while the caller trains, two batches
+            per thread. With 0, each batch is made when it is asked for.
+        **kwargs: As for `Batches`.
 
     Raises:
-        ValueError: If `threads` is negative, or as `Batches` and `warp`.
+        ValueError: If `threads` is negative, or as `Batches` and `warp` do.
     """
 
     def __init__(
@@ -188,14 +195,13 @@ class WarpedBatches(Batches):
     def _batch(self, index: int) -> Any:
         batch = super().__getitem__(index)
         x = batch if self.y is None else batch[0]
-        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        views = warp(x / 255, self.ids[chosen], self.epoch, self.seed, self.strength)
+        ids = self.ids[self._chosen(index)]
+        views = warp(x / 255, ids, self.epoch, self.seed, self.strength)
         return views if self.y is None else (views, batch[1])
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the order and the views of this epoch, counted from 0."""
-        # First, so that no thread sees half of the old epoch and half of the new one.
-        self._stop()
+        """Take the order and the views of an epoch, counted from 0."""
+        self._stop()  # first, so that no thread sees the old order with the new epoch
         super().set_epoch(epoch)
 
     def _stop(self) -> None:

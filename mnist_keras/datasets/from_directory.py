@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from mnist_keras.datasets.splits import split_indices
 from mnist_keras.datasets.user_images import HELDOUT, has_heldout
 
 LabelMode = Literal["int", "categorical", "binary"]
+Subset = Literal["training", "validation", "both"]
 
 
 def image_dataset_from_directory(
@@ -31,7 +32,7 @@ def image_dataset_from_directory(
     shuffle: bool = True,
     seed: int = 0,
     validation_split: float | None = 0.2,
-    subset: Literal["training", "validation", "both"] = "both",
+    subset: Subset = "both",
     interpolation: Interpolation = "bilinear",
     format: Literal["tf", "grain"] | None = None,
     stratify: bool = True,
@@ -40,54 +41,55 @@ def image_dataset_from_directory(
 ) -> Any:
     """`keras.utils.image_dataset_from_directory`, the same on every backend.
 
-    Differs from Keras's in this: the split is stratified and decided by the contents of
-    the files, training batches are reshuffled each epoch from `(seed, epoch)`, classes are in
-    natural order (`9` before `10`), a `heldout/` with class folders of its own is left out, and
-    every file is audited before the first batch, so that all
-    that is wrong is named at once. Duplicates stay on one side of the split.
+    It differs from Keras's in these ways. The split is stratified and depends on the content of
+    the files alone. Duplicates stay on one side. Training batches are reshuffled in each epoch from
+    `(seed, epoch)`. Classes are in natural order (`9` before `10`). A `heldout/` with class folders
+    of its own is left out. Every file is audited before the first batch, so that one error names
+    everything that is wrong.
 
     Args:
         directory: Folder with one folder of images for each class.
-        labels: `"inferred"` from the folders; a sequence of one integer for each file in
-            the order of their paths; or `None`. The last two ignore the folders.
-        label_mode: `"int"` (`int32`, shape `(batch,)`), `"categorical"` (`float32` one-hot),
+        labels: `"inferred"` from the folders; a sequence of one integer for each file, in the
+            order of their paths; or `None`. The last two ignore the folders.
+        label_mode: `"int"` (`int32`, shape `(batch,)`), `"categorical"` (`float32`, one-hot),
             `"binary"` (`float32`, shape `(batch, 1)`), or `None` for images alone.
         class_names: The class folders to read, in the order of the labels.
         color_mode: `"grayscale"`, `"rgb"` or `"rgba"`.
-        batch_size: Images a batch.
-        image_size: Height and width; images of another size are resized.
-        shuffle: Whether to reshuffle the training batches each epoch.
+        batch_size: Images per batch.
+        image_size: Height and width in pixels; images of another size are resized.
+        shuffle: Whether to reshuffle the training batches in each epoch.
         seed: Integer >= 0 for the split and the order.
         validation_split: Share of the images for validation; `None` does not split.
         subset: `"training"`, `"validation"` or `"both"`. Ignored without a split.
         interpolation: `"bilinear"` or `"nearest"`.
-        format: `None` for `Batches`, a `keras.utils.PyDataset` that needs no other package;
-            `"tf"` for the same batches as a `tf.data.Dataset`; `"grain"` as a
-            `grain.IterDataset`.
+        format: `None` for `Batches`, a `keras.utils.PyDataset` that needs no other package. `"tf"`
+            returns the same batches as a `tf.data.Dataset`, `"grain"` as a `grain.IterDataset`.
         stratify: Whether each class is split by itself.
-        on_bad: `"refuse"` raises if a file cannot be used; `"skip"` leaves such files out. What
-            they are is in the `audit` of the datasets.
-        cache: Where the images are held: `"memory"`; `"disk"`, the user's cache folder, never
-            beside the images; or `"none"`, which decodes the files again for each batch. By
-            default memory up to 1 GiB, then the disk.
+        on_bad: `"refuse"` raises if a file cannot be used; `"skip"` leaves such files out. The
+            `audit` of the datasets names them.
+        cache: As for `audit`.
 
     Returns:
-        A dataset of `float32` images in 0…255 of shape `(batch, height, width, channels)`
-        and their labels, with `class_names`, `file_paths` and the `audit` of the directory; for
-        `subset="both"` a list of two, training and validation. `Batches` has all images and
-        labels, too: `x`, an array where they are in memory, and `y`.
+        A dataset of `float32` images in 0…255 of shape `(batch, height, width, channels)` and
+        their labels, with `class_names`, `file_paths` and the `audit` of the directory. For
+        `subset="both"`, a list of two: training and validation. `Batches` also has all images as
+        `x`, an array if they are in memory, and all labels as `y`.
 
     Raises:
-        ImageFolderError: If the layout is wrong or a file cannot be used; it lists them all.
+        ImageFolderError: If the layout is wrong or files cannot be used; it lists all of them.
         ValueError: If an argument is out of range.
     """
-    _check_choice("label_mode", label_mode, ("int", "categorical", "binary", None))
-    _check_choice("color_mode", color_mode, ("grayscale", "rgb", "rgba"))
-    _check_choice("interpolation", interpolation, ("bilinear", "nearest"))
-    _check_choice("subset", subset, ("training", "validation", "both"))
-    _check_choice("format", format, (None, "tf", "grain"))
-    _check_choice("on_bad", on_bad, ("refuse", "skip"))
-    _check_choice("cache", cache, ("memory", "disk", "none", None))
+    for name, value, choices in (
+        ("label_mode", label_mode, (*get_args(LabelMode), None)),
+        ("color_mode", color_mode, get_args(ColorMode)),
+        ("interpolation", interpolation, get_args(Interpolation)),
+        ("subset", subset, get_args(Subset)),
+        ("format", format, (None, "tf", "grain")),
+        ("on_bad", on_bad, get_args(OnBad)),
+        ("cache", cache, (*get_args(Cache), None)),
+    ):
+        if value not in choices:
+            raise ValueError(f"`{name}` must be one of {choices}. Received: {name}={value!r}")
     height, width = image_size
     if min(height, width) < 1:
         raise ValueError(f"`image_size` must be positive. Received: image_size={image_size}")
@@ -125,11 +127,6 @@ def image_dataset_from_directory(
     return datasets if len(datasets) == 2 else datasets[0]
 
 
-def _check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {tuple(choices)}. Received: {name}={value!r}")
-
-
 def _audit_flat(
     directory: Path,
     labels: Sequence[int] | None,
@@ -137,7 +134,7 @@ def _audit_flat(
     on_bad: OnBad,
     cache: Cache | None,
 ) -> tuple[Audit, LabeledImages]:
-    """Read all files below `directory`, in the order of their paths, with the labels given."""
+    """Read all files below `directory`, in the order of their paths, with the given labels."""
     folder = walk_flat(directory)
     audited = audit(directory, folder, form=form, cache=cache).require(on_bad)
     y = np.zeros(len(folder.files), np.int64) if labels is None else np.asarray(labels)
@@ -154,11 +151,12 @@ def _audit_flat(
 
 
 def _encode(images: LabeledImages, label_mode: LabelMode | None) -> np.ndarray | None:
-    """Return the labels in Keras's encodings."""
+    """Return the labels in Keras's encoding."""
     if label_mode == "int":
         return images.labels.astype("int32")
     if label_mode == "categorical":
-        return np.eye(len(images.class_names), dtype="float32")[images.labels]
+        one_hot: np.ndarray = np.eye(len(images.class_names), dtype="float32")[images.labels]
+        return one_hot
     if label_mode == "binary":
         if len(images.class_names) != 2:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The IDX files of LeCun's page: big-endian headers, then bytes."""
+"""The IDX files of LeCun's page: a big-endian header, then bytes."""
 
 import gzip
 import math
@@ -20,8 +20,8 @@ FILES = {
 def read_idx(path: Path) -> np.ndarray:
     """Return the array of an IDX file, gzipped or not.
 
-    The format is a big-endian header (two zero bytes, the type `0x08` for unsigned bytes,
-    the number of dimensions, then each dimension as a 32-bit integer) and the bytes.
+    The header is two zero bytes, the type `0x08` for unsigned bytes, the number of dimensions, and
+    each dimension as a big-endian 32-bit integer.
 
     Raises:
         DataError: If the file cannot be read, or header and content disagree.
@@ -37,7 +37,7 @@ def read_idx(path: Path) -> np.ndarray:
     rank = content[3]
     header = 4 + 4 * rank
     if len(content) < header:
-        raise DataError(f"{path}: the IDX header is cut short")
+        raise DataError(f"{path}: the IDX header is truncated")
     shape = tuple(int(n) for n in np.frombuffer(content, ">u4", rank, offset=4))
     if len(content) - header != math.prod(shape):
         raise DataError(
@@ -48,10 +48,10 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def read_folder(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return images and labels of each part, `"train"` and `"t10k"`, that lies in a folder.
+    """Return images and labels of each part, `"train"` and `"t10k"`, that a folder has.
 
     Raises:
-        DataError: If there is none, a file is damaged, or images and labels do not fit.
+        DataError: If it has neither, a file is damaged, or images and labels do not match.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of IDX files")
@@ -62,7 +62,7 @@ def read_folder(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             continue
         for file, name in zip(files, names, strict=True):
             if file is None:
-                raise DataError(f"{folder}: {name} is missing beside its partner")
+                raise DataError(f"{folder}: {name} is missing")
         images, labels = (read_idx(file) for file in files if file)
         if images.ndim != 3:
             raise DataError(f"{files[0]}: expected n×height×width. Received: {images.shape}")
@@ -76,12 +76,12 @@ def read_folder(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def lies_in(folder: Path) -> bool:
-    """Return whether there is an IDX file of one of the known names."""
+    """Return whether a folder has an IDX file of one of the known names."""
     return any(_find(folder, name) for names in FILES.values() for name in names)
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    """Return the file of that name: as published, with a dot for the last dash's, or gzipped."""
+    """Return the file of this name: as published, with a dot before `idx`, or gzipped."""
     dotted = name.replace("-idx", ".idx")
     for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
         if os.path.isfile(folder / candidate):

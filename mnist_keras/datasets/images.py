@@ -1,13 +1,14 @@
 """Labeled images: what every source and every folder gives."""
 
 import base64
-import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+
+from mnist_keras._foundations.hashing import fingerprint_of_bytes
 
 
 class DataError(ValueError):
@@ -153,10 +154,9 @@ class LabeledImages:
     def fingerprint(self) -> str:
         """Hash of all images and labels, whatever their order and file names."""
         order = self.canonical_order
-        state = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
-        state.update(self.labels[order].astype("<i8").tobytes())
-        state.update(self.fingerprints[order].tobytes())
-        return state.hexdigest()[:16]
+        labels = self.labels[order].astype("<i8").tobytes()
+        form = repr((self.images.shape, self.class_names)).encode()
+        return fingerprint_of_bytes([form, labels, self.fingerprints[order].tobytes()])
 
 
 FINGERPRINT = np.dtype("S32")
@@ -167,7 +167,7 @@ def image_fingerprint(image: np.ndarray) -> str:
     if image.dtype != np.uint8:
         levels = image.astype(np.uint8)
         image = levels if np.array_equal(levels, image) else image
-    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()[:32]
+    return fingerprint_of_bytes([np.ascontiguousarray(image).data], digits=32)
 
 
 def png(image: np.ndarray) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_keras._foundations.files import escaped
+from mnist_keras._foundations.files import escaped, naming
 from mnist_keras._foundations.seeds import generator
 from mnist_keras.datasets.images import FINGERPRINT, DataError, LabeledImages
 
@@ -124,10 +124,8 @@ def read_splits(path: Path) -> Mapping[int | None, Split]:
     Raises:
         DataError: If the file cannot be read or is not a split.
     """
-    try:
+    with naming(path, DataError, "cannot be read"):
         text = path.read_text("utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     found: dict[int | None, dict[str, list[str]]] = {}
     for seed, side, fingerprint in _rows(path, text):
         found.setdefault(seed, {side: [] for side in SIDES})[side].append(fingerprint)

@@ -1,4 +1,4 @@
-"""Read every image of a folder once, and say all that is wrong before anything is trained."""
+"""Read every image of a folder once, and find everything wrong before anything is trained."""
 
 import os
 from dataclasses import dataclass, replace
@@ -28,14 +28,14 @@ from mnist_keras.datasets.images import LabeledImages
 
 @dataclass(frozen=True)
 class Audit:
-    """The images that can be used, and all that was found.
+    """The images that can be used, and everything that was found.
 
     Attributes:
         root: What was audited.
         images: Images to train on.
         heldout: Images of the same classes that are not trained on; may be empty.
-        findings: Everything found, refused files among it.
-        files: How many image files there are, usable or not.
+        findings: Everything that was found, including refused files.
+        files: Number of image files, usable or not.
     """
 
     root: Path
@@ -45,45 +45,47 @@ class Audit:
     files: int
 
     def require(self, on_bad: OnBad = "refuse") -> "Audit":
-        """Return the audit if its images can be used, with a name that says what is left out.
+        """Return the audit if its images can be used; their name then says what is left out.
 
         Raises:
-            ImageFolderError: If a file is refused and `on_bad` does not skip it, or if nothing can
-                be trained on at all.
+            ImageFolderError: If a file is refused and `on_bad` does not skip it, or if a finding
+                is fatal.
         """
         require(self.root, self.findings, on_bad, self.files)
         names = self.images.class_names
         if len(names) < 2 and names != FLAT:
             reason = "fewer than two classes have an image that can be used"
             raise ImageFolderError(self.root, [Finding("no_classes", ".", reason)])
-        if not self.left_out:
-            return self
-        folders = sum(finding.kind in _FOLDERS for finding in self.findings)
+        files, folders = self._left_out_counts
         words = [self.images.name]
-        for count, word in ((len(self.left_out) - folders, "bad file"), (folders, "class")):
-            plural = "s" if word == "bad file" else "es"
-            words += [f"{count:,} {word}{plural if count > 1 else ''} left out"] if count else []
-        name = ", ".join(words)
-        return replace(self, images=replace(self.images, name=name))
+        if files:
+            words.append(f"{files:,} bad file{'s' if files > 1 else ''} left out")
+        if folders:
+            words.append(f"{folders:,} class{'es' if folders > 1 else ''} left out")
+        return replace(self, images=replace(self.images, name=", ".join(words)))
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many images there are to train on, by class."""
+        """Number of images to train on, by class."""
         names = self.images.class_names
         found = np.bincount(self.images.labels, minlength=len(names)).tolist()
         return dict(zip(names, found, strict=True))
 
     @property
     def left_out(self) -> dict[str, str]:
-        """The files and folders that cannot be used, each with the reason."""
+        """Paths of the files and folders that cannot be used, each with the reason."""
         refused = [f for f in self.findings if f.severity == Severity.REFUSED and f.path != "."]
         return {f.path: f.reason or KINDS[f.kind].title for f in refused}
 
     @property
-    def remarks(self) -> str:
-        """What a reader of a table should know of the images, in a sentence; may be empty."""
+    def _left_out_counts(self) -> tuple[int, int]:
         folders = sum(finding.kind in _FOLDERS for finding in self.findings)
-        counts = {"left out": len(self.left_out) - folders}
+        return len(self.left_out) - folders, folders
+
+    @property
+    def remarks(self) -> str:
+        """What readers of a table should know about the images, in a sentence; may be empty."""
+        counts = {"left out": self._left_out_counts[0]}
         for word, kinds in _REMARKED.items():
             counts[word] = sum(finding.kind in kinds for finding in self.findings)
         said = [f"{count:,} {word}" for word, count in counts.items() if count]
@@ -92,7 +94,7 @@ class Audit:
 
 # Findings of class folders, not of files.
 _FOLDERS = ("empty_class", "no_usable_image")
-# What is said of the images in tables, and the kinds of findings that count for it.
+# What tables say about the images, and the kinds of findings that it counts.
 _REMARKED = {
     "resized": ("resized", "stretched"),
     "converted in memory": tuple(k for k, about in KINDS.items() if about.severity == "fixed"),
@@ -112,27 +114,27 @@ def audit(
     cache: Cache | None = None,
     progress: Progress | None = None,
 ) -> Audit:
-    """Read every file once, and return the images with all that is to be said of them.
+    """Read every file once, and return the images and everything that was found.
 
-    What is found of unchanged files is remembered in the user's cache folder, under a hash of
-    their paths, sizes and times; nothing is ever written to `root`.
+    The user's cache folder remembers the findings, under a hash of the files' paths, sizes and
+    times. Nothing is ever written to `root`.
 
     Args:
         root: Directory that the files' paths are relative to.
-        training: What was found by walking the class folders to train on.
-        heldout: The same of class folders that are not trained on.
-        name: What the images are called in tables. Defaults to the directory's name.
+        training: The class folders to train on, as `walk` returns them.
+        heldout: Class folders that are not trained on.
+        name: Name of the images in tables. Defaults to the directory's name.
         form: What every image is brought to.
-        per_class: Images that each class must have; by default, classes of very different sizes
-            are refused.
-        cache: Where the images are held: `"memory"`; `"disk"`, the user's cache folder, from where
+        per_class: Number of images that each class must have. By default, classes of very
+            different sizes are refused.
+        cache: Where the images are kept: `"memory"`; `"disk"`, the user's cache folder, from which
             they are read batch by batch; or `"none"`, which decodes the files again for each
             batch. By default memory up to 1 GiB, then the disk if there is space.
-        progress: Called with the number of files read and of all, now and then.
+        progress: Called now and then with the number of files read and of all files.
     """
     found = [*training.findings, *(heldout.findings if heldout else ())]
     count = len(training.files) + len(heldout.files if heldout else ())
-    if any(finding.kind in USELESS for finding in found):  # then reading the files is in vain
+    if any(finding.kind in USELESS for finding in found):  # then the files need not be read
         training, heldout = replace(training, files=()), None
     reading = read_files(root, training, heldout, form, cache, progress)
     files = reading.files
@@ -147,14 +149,14 @@ def audit(
         own = (labels == label) & trained
         if own.any() and not reading.readable[own].any():
             found.append(Finding("no_usable_image", class_name))
-    # What is drawn has to be usable; a class that only lost bad files is not another size.
+    # Drawn images must be usable; otherwise, bad files do not change the size of a class.
     counted = labels[trained & np.isin(labels, present) & (usable | (per_class is None))]
     if len(counted):
         names = [training.class_names[label] for label in present]
         found += oddities.counts(names, np.searchsorted(present, counted), per_class)
 
     def part(chosen: np.ndarray) -> LabeledImages:
-        """Return the usable images of one side; classes without any to train on are left out."""
+        """Return the usable images of one side, without classes that have none to train on."""
         chosen = np.flatnonzero(chosen & usable & np.isin(labels, present))
         return LabeledImages(
             name=name or shown_name(root),
@@ -165,7 +167,7 @@ def audit(
             file_paths=tuple(os.path.join(root, files[i].path) for i in chosen.tolist()),
         )
 
-    # Files of other types, broken links and pipes were not read, yet were meant as images.
+    # Files of unsupported types, broken links and pipes were not read, but are image files.
     unread = {f.path for f in found if f.severity == Severity.REFUSED and f.kind not in _FOLDERS}
     unread -= {".", *(file.path for file in files)}
     return Audit(root, part(trained), part(~trained), tuple(found), count + len(unread))

@@ -1,6 +1,5 @@
 """The user's cache folder: what was found before, and the images that were read."""
 
-import hashlib
 import os
 import shutil
 import time
@@ -13,37 +12,36 @@ import numpy as np
 from platformdirs import user_cache_path
 
 from mnist_keras._foundations.files import FileError, whole
+from mnist_keras._foundations.hashing import fingerprint_of_bytes
 
 _KEPT_SECONDS = 30 * 24 * 3600
 
 
 def folder() -> Path:
-    """Return where remembered audits lie: it may be deleted at any time."""
+    """Return the folder of remembered audits, which may be deleted at any time."""
     return user_cache_path("mnist-keras", appauthor=False)
 
 
 def key(parts: Iterable[object]) -> str:
-    """Return the name of what depends on these parts alone."""
-    state = hashlib.sha256()
-    for part in parts:
-        state.update(f"{part!r}\n".encode("utf-8", "surrogateescape"))
-    return state.hexdigest()[:32]
+    """Return a name for what depends on these parts alone."""
+    encoded = (f"{part!r}\n".encode("utf-8", "surrogateescape") for part in parts)
+    return fingerprint_of_bytes(encoded, digits=32)
 
 
 def remembered(name: str) -> dict[str, np.ndarray] | None:
-    """Return the arrays kept under a name, or `None` if there are none that can be read."""
+    """Return the arrays kept under a name, or `None` if they cannot be read."""
     path = folder() / f"{name}.npz"
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             found = dict(arrays)
         os.utime(path)
-    except Exception:  # NumPy and zipfile raise almost anything on damaged files
+    except Exception:  # on damaged files, NumPy and zipfile raise almost anything
         return None
     return found
 
 
 def remember(name: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Keep arrays under a name; where the folder cannot be written, nothing is kept."""
+    """Keep arrays under a name; if the folder cannot be written, keep nothing."""
     with suppress(OSError, FileError):
         _prepare()
         with whole(folder() / f"{name}.npz") as unfinished:
@@ -51,7 +49,7 @@ def remember(name: str, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def kept_array(name: str) -> np.ndarray | None:
-    """Return the array kept under a name as it lies on the disk, or `None` if there is none."""
+    """Return the array kept under a name, mapped from the disk, or `None` if there is none."""
     path = folder() / f"{name}.npy"
     try:
         array: np.ndarray = np.load(path, mmap_mode="r")
@@ -62,10 +60,10 @@ def kept_array(name: str) -> np.ndarray | None:
 
 
 def new_array(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
-    """Return a new array on the disk, in a file of this process; `keep_array` makes it known.
+    """Return a new array on the disk, in a file of this process until `keep_array` names it.
 
     Raises:
-        OSError: If the folder cannot be written, or lacks the space.
+        OSError: If the folder cannot be written or has too little space.
     """
     _prepare()
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
@@ -73,7 +71,7 @@ def new_array(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
         raise OSError(28, "too little space", str(folder()))
     path = folder() / f".{name}.{dtype}.{os.getpid()}.npy"
     array = np.lib.format.open_memmap(path, "w+", dtype, shape)
-    if hasattr(os, "posix_fallocate"):  # a disk that is full later would end the process
+    if hasattr(os, "posix_fallocate"):  # a disk that fills up later would kill the process
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
@@ -86,7 +84,7 @@ def keep_array(name: str, array: np.memmap) -> None:
 
 
 def _prepare() -> None:
-    """Make the folder, and remove what nobody has used for a month."""
+    """Make the folder, and remove files that were not used for a month."""
     folder().mkdir(parents=True, exist_ok=True)
     for path in folder().iterdir():
         with suppress(OSError):

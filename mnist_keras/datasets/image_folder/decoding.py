@@ -7,11 +7,13 @@ import stat
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from mnist_keras._foundations.files import reason
+from mnist_keras.datasets.choices import ColorMode, Interpolation
 from mnist_keras.datasets.image_folder.truncation import (
     damaged_chunk,
     end_of,
@@ -21,34 +23,33 @@ from mnist_keras.datasets.image_folder.truncation import (
 )
 from mnist_keras.datasets.images import DataError
 
-# Keras's list; the content decides how a file is decoded, not its extension.
+# Keras's list. The content decides how a file is decoded, not its extension.
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 FORMATS = ("BMP", "GIF", "JPEG", "PNG")
-# Images that Keras passes over without a word, and Pillow may or may not know.
+# Images that Keras leaves out silently; Pillow may or may not read them.
 UNSUPPORTED_EXTENSIONS = (
     *(".avif", ".dng", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jpe", ".pbm", ".pgm", ".ppm"),
     *(".psd", ".svg", ".tga", ".tif", ".tiff", ".webp"),
 )
 _UNSUPPORTED_FORMATS = ("AVIF", "ICO", "JPEG2000", "PPM", "PSD", "TGA", "TIFF", "WEBP")
-_MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
+_MODES: dict[ColorMode, str] = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
+CHANNELS: dict[ColorMode, int] = {"grayscale": 1, "rgb": 3, "rgba": 4}
 
 _MAX_BYTES = 2**28
-# Declared pixels beyond which a file is refused before it is decoded.
+# A file that declares more pixels is refused before it is decoded.
 _MAX_PIXELS = 50_000_000
 _LARGE_PIXELS = 4_000_000
 LEAST_SIDE = 8
-# Levels between channels, up to which a pixel counts as gray: what JPEG does to gray.
+# A pixel is gray if its channels differ by at most this many levels, as they do in a JPEG.
 GRAY_LEVELS = 16
 _EXIF_ORIENTATION = 0x0112
 
-ColorMode = Literal["grayscale", "rgb", "rgba"]
-CHANNELS: dict[ColorMode, int] = {"grayscale": 1, "rgb": 3, "rgba": 4}
-# Called with the kind of a finding and, where there is more to say, a reason.
+# Takes the kind of a finding and optionally a reason.
 Remark = Callable[..., None]
 
 
 class BadImageError(DataError):
-    """A file that is not one whole image of a known type.
+    """A file that is not one whole image of a supported type.
 
     Attributes:
         kind: Key of `findings.KINDS`.
@@ -60,10 +61,10 @@ class BadImageError(DataError):
 
 
 def read_file(path: Path | str) -> bytes:
-    """Return the content of a regular file; nothing else is waited for.
+    """Return the content of a regular file, without waiting for anything else.
 
     Raises:
-        BadImageError: If it is no regular file, is too large or cannot be read.
+        BadImageError: If it is not a regular file, is too large or cannot be read.
     """
     try:
         with open(path, "rb", opener=_open_at_once) as file:
@@ -74,16 +75,14 @@ def read_file(path: Path | str) -> bytes:
                 raise BadImageError("too_large", f"{status.st_size:,} bytes")
             return file.read()
     except OSError as error:
-        raise BadImageError(
-            "unreadable_file", f"cannot be read: {error.strerror or error}"
-        ) from error
+        raise BadImageError("unreadable_file", f"cannot be read: {reason(error)}") from error
 
 
 def read_stream(stream: BinaryIO) -> bytes:
-    """Return what is left of a stream.
+    """Return the rest of a stream.
 
     Raises:
-        BadImageError: If it is more than an image may have.
+        BadImageError: If it is larger than an image may be.
     """
     content = stream.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
@@ -92,7 +91,7 @@ def read_stream(stream: BinaryIO) -> bytes:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open a file, but do not wait for the writer of a pipe."""
+    """Open a file without waiting for the writer of a pipe."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
@@ -102,17 +101,17 @@ def decode(content: bytes, color_mode: ColorMode, remark: Remark | None = None) 
     Args:
         content: The bytes of the file.
         color_mode: `"grayscale"`, `"rgb"` or `"rgba"`.
-        remark: Called with the kind of each finding that does not stop the image from being
-            used, and a reason. `None` also leaves out the checks for damage that Pillow's decoder
-            does not see: for content that was decoded before.
+        remark: Called with the kind of each finding that does not prevent the use of the image,
+            and a reason. `None`, for content that was decoded before, also skips the checks for
+            damage that Pillow does not notice.
 
     Raises:
-        BadImageError: If it is not one whole, upright, opaque image of a known type.
+        BadImageError: If it is not one whole, upright, opaque image of a supported type.
     """
     if not content:
         raise BadImageError("empty_file")
     with warnings.catch_warnings():
-        # Beyond the refusals, what Pillow warns of (odd metadata) does not touch the pixels.
+        # Other warnings of Pillow are about odd metadata, which leaves the pixels alone.
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
@@ -126,13 +125,13 @@ def decode(content: bytes, color_mode: ColorMode, remark: Remark | None = None) 
                 return pixels
         except (BadImageError, MemoryError):
             raise
-        except Exception as error:  # Pillow's decoders raise almost anything on damaged files
+        except Exception as error:  # on damaged files, Pillow raises almost anything
             kind = "truncated" if end_of(content) is None else "damaged"
             raise BadImageError(kind, f"{kind} image: {_one_line(error)}") from error
 
 
 def say_nothing(kind: str, reason: str = "") -> None:
-    """Remark nothing: for who uses an image alone, and minds only damage."""
+    """Remark nothing: for callers that use single images and mind only damage."""
 
 
 def _one_line(error: Exception) -> str:
@@ -145,11 +144,15 @@ def _open(content: bytes) -> Image.Image:
     except UnidentifiedImageError:
         raise _unidentified(content) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise BadImageError("too_large", f"declares more than {_MAX_PIXELS:,} pixels") from None
+        raise _too_many_pixels() from None
+
+
+def _too_many_pixels() -> BadImageError:
+    return BadImageError("too_large", f"declares more than {_MAX_PIXELS:,} pixels")
 
 
 def _unidentified(content: bytes) -> BadImageError:
-    """Say what a file is that none of the decoders knows."""
+    """Say what a file is that no decoder recognizes."""
     start = content[:512].lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return BadImageError("web_page")
@@ -171,10 +174,10 @@ def _check_header(image: Image.Image) -> None:
     """Refuse by what the header declares, before anything is decoded."""
     width, height = image.size
     if width * height > _MAX_PIXELS:
-        raise BadImageError("too_large", f"declares more than {_MAX_PIXELS:,} pixels")
+        raise _too_many_pixels()
     if min(image.size) < LEAST_SIDE:
-        raise BadImageError("too_small", f"{width}×{height} pixels; at least {LEAST_SIDE} a side")
-    # A multi-picture JPEG of a camera shows its first picture everywhere.
+        raise BadImageError("too_small", f"{width}×{height} pixels; at least {LEAST_SIDE} per side")
+    # Every viewer shows the first picture of a camera's multi-picture JPEG.
     if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
         raise BadImageError("animated", f"animated: {frames} frames")
 
@@ -193,10 +196,10 @@ def _check_end(image: Image.Image, content: bytes, remark: Remark) -> None:
 
 
 def _check_scan(image: Image.Image, content: bytes) -> None:
-    """Refuse a JPEG whose end marker comes too early: decoders fill up what is missing.
+    """Refuse a JPEG whose end marker comes too early: decoders make up the missing rows.
 
-    A whole image has no use for more data. So other data is put behind its last scan, also such
-    as follows a restart marker: if that changes a pixel, the decoder had been in want of it.
+    A whole image needs no more data. So data is inserted after its last scan, plain and after each
+    restart marker. If this changes a pixel, the image was not whole.
     """
     if image.format not in ("JPEG", "MPO"):
         return
@@ -212,7 +215,7 @@ def _check_scan(image: Image.Image, content: bytes) -> None:
 def _pixels(
     image: Image.Image, content: bytes, color_mode: ColorMode, remark: Remark
 ) -> np.ndarray:
-    """Return the pixels in the channels asked for; what is ambiguous is refused."""
+    """Return the pixels in the channels of the color mode; refuse ambiguous ones."""
     image.load()
     if math.prod(image.size) > _LARGE_PIXELS:
         remark("large", f"large: {image.size[0]}×{image.size[1]} pixels")
@@ -220,20 +223,16 @@ def _pixels(
         raise BadImageError("rotated", f"rotated by its EXIF data (orientation {turn})")
     if "icc_profile" in image.info or "gamma" in image.info:
         remark("color_profile")
-    if image.mode == "1":
-        remark("one_bit")
-    elif image.mode == "CMYK":
-        remark("cmyk")
-    if image.mode.startswith("I") or (image.format == "PNG" and content[24] == 16):
+    if kind := {"1": "one_bit", "CMYK": "cmyk", "P": "palette"}.get(image.mode):
+        remark(kind)
+    elif image.mode.startswith("I") or (image.format == "PNG" and content[24] == 16):
         remark("sixteen_bit")
-    if image.mode == "P":
-        remark("palette")
     found = _converted(image, color_mode, remark)
     return found[..., np.newaxis] if found.ndim == 2 else found
 
 
 def _converted(image: Image.Image, color_mode: ColorMode, remark: Remark) -> np.ndarray:
-    if image.mode.startswith("I"):  # one channel of 16 bits: scale to 8
+    if image.mode.startswith("I"):  # one channel of 16 bits, scaled to 8
         if "transparency" in image.info:
             raise BadImageError("transparent", "transparent pixels")
         deep = np.asarray(image, np.float64)
@@ -244,9 +243,8 @@ def _converted(image: Image.Image, color_mode: ColorMode, remark: Remark) -> np.
         image = image.convert("RGB")
     if color_mode != "rgba" and "A" in image.getbands():
         if image.getchannel("A").getextrema() != (255, 255):
-            raise BadImageError(
-                "transparent", "transparent pixels; flatten it, or read it as color_mode='rgba'"
-            )
+            flatten = "transparent pixels; flatten it, or read it with color_mode='rgba'"
+            raise BadImageError("transparent", flatten)
         remark("opaque_alpha")
         image = image.convert("RGB" if "R" in image.getbands() else "L")
     if color_mode == "grayscale" and image.mode in ("RGB", "CMYK", "YCbCr"):
@@ -261,18 +259,15 @@ def _converted(image: Image.Image, color_mode: ColorMode, remark: Remark) -> np.
 def _orientation(image: Image.Image) -> int:
     try:
         turn = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # metadata nobody can read turns nothing
+    except Exception:  # unreadable metadata rotates nothing
         return 1
     return turn if isinstance(turn, int) and 1 < turn <= 8 else 1
 
 
-Interpolation = Literal["bilinear", "nearest"]
-
-
 def resize(image: np.ndarray, size: tuple[int, int], interpolation: Interpolation) -> np.ndarray:
-    """Resize one image as Keras does: centers of pixels aligned, no antialiasing, `float32`.
+    """Resize one image as Keras does: pixel centers aligned, no antialiasing, `float32`.
 
-    An image that has the size already is returned as it is.
+    An image of this size is returned as it is.
     """
     if image.shape[:2] == tuple(size):
         return image

@@ -8,15 +8,18 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mnist_keras._foundations.files import escaped
+from mnist_keras._foundations.files import escaped, reason
 from mnist_keras.datasets.choices import MAX_FILES
 from mnist_keras.datasets.image_folder.decoding import EXTENSIONS, UNSUPPORTED_EXTENSIONS
 from mnist_keras.datasets.image_folder.findings import Finding
 
 # The class names of a walk that asks for no classes.
 FLAT = ("",)
-# What systems put beside the files of a user, and is not hidden by a dot.
+# Findings after which the walk ends: what it found is not a data set.
+USELESS = ("missing", "no_classes", "single_class", "too_deep", "too_many_files")
+# Files that systems put beside the user's, and that no dot hides.
 _SYSTEM = ("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir", "Icon\r")
+_NO_IMAGES = f"no images ({', '.join(EXTENSIONS)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,8 @@ class ImageFile:
     Attributes:
         path: Relative to the directory that was walked, with `/` between its parts.
         label: Index of its class.
-        size: Bytes.
-        changed: Times of the last change of its content and of its entry, in nanoseconds.
+        size: In bytes.
+        changed: Times at which its content and its entry last changed, in nanoseconds.
     """
 
     path: str
@@ -66,16 +69,16 @@ def walk(
 ) -> Folder:
     """Walk a directory with one folder of images for each class. No file is opened.
 
-    Hidden files, system files and links to folders are no data. Nothing is followed twice, so
-    that a link in a circle ends.
+    Hidden files, system files and links to folders are left out. Folders are entered once, so a
+    link in a circle ends.
 
     Args:
-        directory: What all paths are relative to.
-        base: The folder of class folders within `directory`; by default it is `directory`.
+        directory: The directory that all paths are relative to.
+        base: The folder of class folders within `directory`. Defaults to `directory` itself.
         class_names: The class folders to walk, in the order of the labels. Defaults to all of
             them in natural order.
-        leave_out: Folders beside the class folders that are none.
-        max_files: Files beyond which the walk stops with a finding.
+        leave_out: Folders beside the class folders that are not classes.
+        max_files: With more files than this, the walk stops with a finding.
     """
     walker = _Walker(directory, base, max_files)
     found = walker.classes(leave_out, asked=class_names is not None)
@@ -93,45 +96,39 @@ def walk(
 
 
 def walk_flat(directory: Path, max_files: int = MAX_FILES) -> Folder:
-    """Walk all image files below a directory, whatever its folders are called: one class."""
+    """Walk all image files below a directory as one class, whatever its folders are called."""
     walker = _Walker(directory, "", max_files)
     walker.walk_class("", 0)
     findings = [f for f in walker.findings if f.kind not in ("nested_folder", "empty_class")]
     if walker.usable and not walker.files:
-        findings.append(Finding("no_classes", ".", f"no images ({', '.join(EXTENSIONS)})"))
+        findings.append(Finding("no_classes", ".", _NO_IMAGES))
     return Folder(FLAT, tuple(walker.files), tuple(findings))
-
-
-# Findings after which the walk ends: what it found is no data set.
-USELESS = ("missing", "no_classes", "single_class", "too_deep", "too_many_files")
 
 
 class _Walker:
     """One walk: what it has found so far."""
 
     def __init__(self, directory: Path, base: str, max_files: int):
-        self.directory = directory
-        self.base = base
-        self.max_files = max_files
+        self.directory, self.base, self.max_files = directory, base, max_files
         self.files: list[ImageFile] = []
         self.findings: list[Finding] = []
         self.seen = 0
-        self.usable = True  # until something is found that makes going on useless
+        self.usable = True  # until a finding makes it useless to go on
 
     def within(self, name: str) -> str:
-        """Return the path of what lies in the base."""
+        """Return the path of a name in the base."""
         return f"{self.base}/{name}" if self.base and name else self.base or name
 
     def find(self, kind: str, path: str, reason: str = "") -> None:
-        self.findings.append(Finding(kind, path, reason))
+        self.findings.append(Finding(kind, path or ".", reason))
         self.usable = self.usable and kind not in USELESS
 
     def classes(self, leave_out: Collection[str], asked: bool) -> tuple[str, ...]:
         """Return the names of the class folders, and note what is wrong with them.
 
         Args:
-            leave_out: Folders that are no classes.
-            asked: Whether the classes are known, so that one folder is no misunderstanding.
+            leave_out: Folders that are not classes.
+            asked: Whether the caller named the classes, so that there may be only one folder.
         """
         names, images = [], 0
         for entry in self._entries(self.base):
@@ -139,7 +136,7 @@ class _Walker:
             if is_hidden(entry.name):
                 self.find("hidden", path)
             elif _is_folder(entry):
-                self.seen -= 1  # it is no file
+                self.seen -= 1  # only files count
                 if entry.name in leave_out:
                     continue
                 if entry.is_symlink() and self._leads_out(path):
@@ -156,51 +153,37 @@ class _Walker:
         names.sort(key=natural_key)
         if not names:
             found = f"found {images:,} images and no folders" if images else "found no folders"
-            self.find(
-                "no_classes",
-                self.base or ".",
-                f"expected one folder of images for each class; {found}",
-            )
+            expected = "expected one folder of images for each class"
+            self.find("no_classes", self.base, f"{expected}; {found}")
         elif len(names) == 1 and not asked:
             self._only(names[0])
         self._check_lookalikes(names)
         return tuple(names)
 
     def _leads_out(self, path: str) -> bool:
-        """Return whether a link leads to a folder that the walked one lies in."""
+        """Return whether a link leads to a folder that contains the walked one."""
         target, here = (os.path.realpath(p) for p in (self.directory / path, self.directory))
         return os.path.commonpath([target, here]) == target
 
     def _only(self, name: str) -> None:
-        """Say of the only folder whether it is the only class, or holds the classes."""
-        inner = [
-            entry.name
-            for entry in self._entries(self.within(name))
-            if _is_folder(entry) and not is_hidden(entry.name)
-        ]
+        """Note whether the only folder is the only class, or contains the classes."""
+        path, shown = self.within(name), escaped(name)
+        inner = [e for e in self._entries(path) if _is_folder(e) and not is_hidden(e.name)]
         if inner:
-            self.find(
-                "too_deep",
-                self.base or ".",
-                f"found only the folder '{escaped(name)}', which holds {len(inner)} folders; did "
-                f"you mean {escaped(str(self.directory / self.within(name)))}?",
-            )
+            holds = f"found only the folder '{shown}', which holds {len(inner)} folders"
+            meant = escaped(str(self.directory / path))
+            self.find("too_deep", self.base, f"{holds}; did you mean {meant}?")
         elif self.usable:
-            self.find(
-                "single_class",
-                self.base or ".",
-                "expected one folder of images for each of at least two classes; "
-                f"found only the folder '{escaped(name)}'",
-            )
+            expected = "expected one folder of images for each of at least two classes"
+            self.find("single_class", self.base, f"{expected}; found only the folder '{shown}'")
 
     def _check_lookalikes(self, names: Sequence[str]) -> None:
         alike: dict[str, str] = {}
         for name in names:
             key = unicodedata.normalize("NFKC", name).casefold().strip()
             if key in alike:
-                self.find(
-                    "lookalike_classes", self.within(name), f"looks like '{escaped(alike[key])}'"
-                )
+                other = f"looks like '{escaped(alike[key])}'"
+                self.find("lookalike_classes", self.within(name), other)
             alike[key] = name
 
     def walk_class(self, name: str, label: int) -> None:
@@ -210,10 +193,10 @@ class _Walker:
         self.files[before:] = sorted(self.files[before:], key=lambda file: os.path.split(file.path))
         refused = any(finding.severity.refuses for finding in self.findings[before_findings:])
         if len(self.files) == before and not refused:
-            self.find("empty_class", self.within(name), f"no images ({', '.join(EXTENSIONS)})")
+            self.find("empty_class", self.within(name), _NO_IMAGES)
 
     def _walk(self, folder: str, label: int) -> None:
-        folders = [folder]  # no recursion: folders may be nested deeper than Python's stack
+        folders = [folder]  # not recursive: folders may be nested deeper than Python's stack
         while folders:
             folder = folders.pop()
             for entry in self._entries(folder):
@@ -229,18 +212,17 @@ class _Walker:
                     folders.append(path)
 
     def _take(self, entry: "os.DirEntry[str]", path: str, label: int) -> None:
-        """Take a file, or note why it is none of the images."""
+        """Take a file, or note why it is not one of the images."""
         name = entry.name.lower()
         if name.endswith(UNSUPPORTED_EXTENSIONS):
-            extension = PurePosixPath(name).suffix
-            self.find("unsupported_type", path, f"{extension} files are not read")
+            self.find("unsupported_type", path, f"{PurePosixPath(name).suffix} files are not read")
             return
         try:
             status = entry.stat()
         except OSError as error:
             if name.endswith(EXTENSIONS):
                 broken = "broken_link" if entry.is_symlink() else "unreadable_file"
-                self.find(broken, path, f"cannot be read: {error.strerror or error}")
+                self.find(broken, path, f"cannot be read: {reason(error)}")
             else:
                 self.find("other_files", path)
             return
@@ -257,37 +239,29 @@ class _Walker:
             self.files.append(ImageFile(path, label, status.st_size, changed))
 
     def _entries(self, folder: str) -> "Iterator[os.DirEntry[str]]":
-        """Yield what lies in a folder, until there is too much of it."""
+        """Yield the entries of a folder, until there are too many."""
         try:
             with os.scandir(self.directory / folder) as entries:
                 for entry in entries:
                     self.seen += 1
                     if self.seen > self.max_files:
                         if self.usable:
-                            self.find(
-                                "too_many_files",
-                                self.base or ".",
-                                f"more than {self.max_files:,} files",
-                            )
+                            more = f"more than {self.max_files:,} files"
+                            self.find("too_many_files", self.base, more)
                         return
                     yield entry
         except OSError as error:
-            reason = f"cannot be read: {error.strerror or type(error).__name__}"
             kind = "missing" if folder == self.base else "unreadable_folder"
-            self.find(kind, folder or ".", reason)
+            self.find(kind, folder, f"cannot be read: {reason(error)}")
 
     def check_depth(self) -> None:
-        """Note if no class folder has an image of its own, but folders with images."""
+        """Note if no class folder has an image of its own, only folders with images."""
         own = 1 + self.within("class").count("/")
         if not self.files or any(file.path.count("/") == own for file in self.files):
             return
-        inner = self.directory / PurePosixPath(self.files[0].path).parents[1]
-        self.find(
-            "too_deep",
-            self.base or ".",
-            "no folder has an image of its own, only folders within; did you mean "
-            f"{escaped(str(inner))}?",
-        )
+        inner = escaped(str(self.directory / PurePosixPath(self.files[0].path).parents[1]))
+        only = "no folder has an image of its own, only folders within"
+        self.find("too_deep", self.base, f"{only}; did you mean {inner}?")
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -298,5 +272,5 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder of that name is no data: a dot's, or the system's."""
+    """Return whether a file or folder of this name is left out: hidden by a dot, or a system's."""
     return name.startswith(".") or name in _SYSTEM
