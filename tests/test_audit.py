@@ -179,9 +179,7 @@ def test_sizes_types_and_conversions_are_counted(two_classes, picture):
         ("duplicate", "b/duplicate.png"),
         ("uneven", "."),
     }
-    assert audited.remarks == (
-        "Of 13 image files: 2 resized, 1 converted in memory, 1 there twice."
-    )
+    assert audited.remarks == ("Of 13 image files: 2 resized, 1 converted in memory, 1 duplicated.")
     assert audited.images.images.dtype == np.float32
     assert len(audited.images) == 13
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mnist_keras.datasets.image_folder import oddities
-from mnist_keras.datasets.image_folder.oddities import Contents, look
+from mnist_keras.datasets.image_folder.oddities import look
 from mnist_keras.datasets.images import LabeledImages
 
 pytestmark = pytest.mark.any_backend
@@ -18,22 +18,11 @@ def said(images, labels=None, heldout=(), **encodings):
     images = np.asarray(images)
     images = images[..., np.newaxis] if images.ndim == 3 else images
     labels = np.zeros(len(images), int) if labels is None else np.asarray(labels)
-    names = [str(n) for n in range(labels.max() + 1)]
-    return [
-        (finding.kind, finding.path)
-        for finding in oddities.findings(
-            Contents(
-                paths=[str(n) for n in range(len(images))],
-                class_names=names,
-                labels=labels,
-                heldout=np.isin(np.arange(len(images)), heldout),
-                fingerprints=LabeledImages.of("", images, labels, names).fingerprints,
-                looks=look(images),
-                encodings=encodings,
-                read=lambda positions: images[positions],
-            )
-        )
-    ]
+    names, paths = ([str(n) for n in range(count)] for count in (labels.max() + 1, len(images)))
+    labeled = LabeledImages.of("", images, labels, names, paths)
+    aside = np.isin(np.arange(len(images)), heldout)
+    found = oddities.findings(labeled, aside, look(images), encodings)
+    return [(finding.kind, finding.path) for finding in found]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from mnist_keras.datasets.image_folder.decoding import CHANNELS, LEAST_SIDE
 from mnist_keras.datasets.image_folder.findings import Finding, Severity
 from mnist_keras.datasets.image_folder.reading import AS_THE_ORIGINAL, ImageForm, Progress
 from mnist_keras.datasets.image_folder.walk import Folder, is_hidden, walk, walk_flat
-from mnist_keras.datasets.images import DataError, LabeledImages, joined
+from mnist_keras.datasets.images import DataError, LabeledImages
 
 # Beside the class folders, the folder of images that are not trained on.
 HELDOUT = "heldout"
@@ -179,7 +179,9 @@ def _audit_arrays(
         for name, images, y in checked
     )
     heldout = rest[0] if rest else training.take([])
-    found = list(oddities.findings(_contents(training, heldout)))
+    both = training.extended(heldout)
+    aside = np.arange(len(both)) >= len(training)
+    found = list(oddities.findings(both, aside, oddities.look(both.images[:]), {}))
     refused = {finding.path for finding in found if finding.severity == Severity.REFUSED}
     if count < 2:
         found.append(Finding("single_class", ".", "all labels are 0"))
@@ -219,20 +221,6 @@ def _images_and_labels(
     if images.shape[-1] != channels:
         raise DataError(f"{name}: expected {channels} channels. Received: {images.shape}")
     return images, labels.astype(np.int64)
-
-
-def _contents(training: LabeledImages, heldout: LabeledImages) -> oddities.Contents:
-    images = joined(training.images, heldout.images)
-    return oddities.Contents(
-        paths=(*training.file_paths, *heldout.file_paths),
-        class_names=training.class_names,
-        labels=np.concatenate([training.labels, heldout.labels]),
-        heldout=np.arange(len(images)) >= len(training),
-        fingerprints=np.concatenate([training.fingerprints, heldout.fingerprints]),
-        looks=oddities.look(images[:]),
-        encodings={},
-        read=images.__getitem__,
-    )
 
 
 def _without(images: LabeledImages, refused: set[str]) -> LabeledImages:

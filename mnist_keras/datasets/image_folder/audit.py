@@ -9,13 +9,7 @@ import numpy as np
 from mnist_keras._foundations.files import escaped, shown_name
 from mnist_keras.datasets.choices import Cache, OnBad
 from mnist_keras.datasets.image_folder import oddities
-from mnist_keras.datasets.image_folder.findings import (
-    KINDS,
-    Finding,
-    ImageFolderError,
-    Severity,
-    require,
-)
+from mnist_keras.datasets.image_folder.findings import KINDS, Finding, ImageFolderError, Severity
 from mnist_keras.datasets.image_folder.reading import (
     AS_THE_ORIGINAL,
     ImageForm,
@@ -51,7 +45,9 @@ class Audit:
             ImageFolderError: If a file is refused and `on_bad` does not skip it, or if a finding
                 is fatal.
         """
-        require(self.root, self.findings, on_bad, self.files)
+        fatal = (Severity.FATAL, Severity.REFUSED) if on_bad == "refuse" else (Severity.FATAL,)
+        if refused := [finding for finding in self.findings if finding.severity in fatal]:
+            raise ImageFolderError(self.root, refused, self.files)
         names = self.images.class_names
         if len(names) < 2 and names != FLAT:
             reason = "fewer than two classes have an image that can be used"
@@ -98,8 +94,8 @@ _FOLDERS = ("empty_class", "no_usable_image")
 _REMARKED = {
     "resized": ("resized", "stretched"),
     "converted in memory": tuple(k for k, about in KINDS.items() if about.severity == "fixed"),
-    "there twice": ("duplicate",),
-    "almost there twice": ("near_duplicate",),
+    "duplicated": ("duplicate",),
+    "nearly duplicated": ("near_duplicate",),
 }
 
 

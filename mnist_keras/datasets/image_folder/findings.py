@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mnist_keras._foundations.files import escaped
-from mnist_keras.datasets.choices import OnBad
 from mnist_keras.datasets.images import DataError
 
 
@@ -147,11 +146,13 @@ class Finding:
 class ImageFolderError(DataError):
     """Images that cannot be used as they are.
 
-    Attributes:
-        findings: One `Finding` for each file or folder that was refused.
+    Args:
+        directory: What was audited.
+        findings: One `Finding` for each file or folder that was refused; an attribute.
+        files: Number of files that were audited.
     """
 
-    def __init__(self, directory: Path | str, findings: Sequence[Finding], hint: str = ""):
+    def __init__(self, directory: Path | str, findings: Sequence[Finding], files: int = 0):
         self.findings = tuple(findings)
         name = escaped(str(directory))
         if len(findings) == 1:
@@ -160,33 +161,11 @@ class ImageFolderError(DataError):
             return
         lines = [f"{name}: {len(findings)} files or folders refused"]
         for kind, group in by_kind(findings):
-            lines.append(f"{KINDS[kind].title}: {KINDS[kind].advice}")
+            lines += [f"{KINDS[kind].title}: {KINDS[kind].advice}"]
             lines += [f"  {finding}" for finding in group]
-        lines += [hint] if hint else []
+        if hint := environment_hint(findings, files):
+            lines.append(hint)
         super().__init__("\n  ".join(lines))
-
-
-def require(
-    directory: Path | str, findings: Iterable[Finding], on_bad: OnBad = "refuse", files: int = 0
-) -> None:
-    """Raise unless the audited images can be used.
-
-    Args:
-        directory: What was audited.
-        findings: What was found.
-        on_bad: `"refuse"` raises if any file is refused; `"skip"` only if a finding is fatal.
-        files: How many files were audited.
-
-    Raises:
-        ImageFolderError: With all findings that are refused or fatal.
-    """
-    refused = [
-        finding
-        for finding in findings
-        if finding.severity.refuses and (on_bad == "refuse" or finding.severity == Severity.FATAL)
-    ]
-    if refused:
-        raise ImageFolderError(directory, refused, environment_hint(refused, files))
 
 
 def by_kind(findings: Iterable[Finding]) -> list[tuple[str, list[Finding]]]:

@@ -79,8 +79,10 @@ class ImageStore:
 
     def images(self, chosen: np.ndarray) -> Images:
         """Return the images at some positions, in memory or to be read when they are needed."""
-        if self.cache == "memory":
-            return self.rows(chosen)
+        return self.rows(chosen) if self.cache == "memory" else self.lazy(chosen)
+
+    def lazy(self, chosen: np.ndarray) -> LazyImages:
+        """Return the images at some positions, to be read when they are needed."""
         return LazyImages(self.rows, self.shape, self.dtype, chosen)
 
     def rows(self, positions: np.ndarray) -> np.ndarray:

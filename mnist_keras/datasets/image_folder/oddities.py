@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from mnist_keras._foundations.files import escaped
 from mnist_keras.datasets.image_folder.decoding import GRAY_LEVELS
 from mnist_keras.datasets.image_folder.findings import Finding
+from mnist_keras.datasets.images import LabeledImages
 
 # Two images are almost the same up to this root mean square difference in levels: that of a JPEG
 # copy at quality 75. The two most similar of MNIST's 10,000 test images are 8.9 levels apart.
@@ -95,37 +96,24 @@ def _is_gray(images: np.ndarray) -> bool:
     return bool((images[..., :3] == images[..., :1]).all())
 
 
-@dataclass(frozen=True)
-class Contents:
-    """All images of a data set that can be used, with what is known of each.
+def findings(
+    images: LabeledImages,
+    heldout: np.ndarray,
+    looks: Looks,
+    encodings: Mapping[str, Sequence[str]],
+) -> Iterator[Finding]:
+    """Yield what is remarkable about single images, pairs of images and classes.
 
-    Attributes:
-        paths: Where each image is.
-        class_names: Name of each class.
-        labels: Class of each image.
+    Args:
+        images: All images that can be used, with their paths.
         heldout: Whether each image is held out from training.
-        fingerprints: Hash of each image.
         looks: Looks of the images.
         encodings: By trait (type, size in the file), its value for each image.
-        read: Returns the images at some positions, for a closer look.
     """
-
-    paths: Sequence[str]
-    class_names: Sequence[str]
-    labels: np.ndarray
-    heldout: np.ndarray
-    fingerprints: np.ndarray
-    looks: Looks
-    encodings: Mapping[str, Sequence[str]]
-    read: Callable[[np.ndarray], np.ndarray]
-
-
-def findings(contents: Contents) -> Iterator[Finding]:
-    """Yield what is remarkable about single images, pairs of images and classes."""
-    yield from _odd_images(contents)
-    yield from _duplicates(contents)
-    yield from _near_duplicates(contents)
-    yield from _class_habits(contents)
+    yield from _odd_images(images.file_paths, looks)
+    yield from _duplicates(images, heldout)
+    yield from _near_duplicates(images, looks)
+    yield from _class_habits(images, looks, encodings)
 
 
 def counts(
@@ -150,23 +138,22 @@ def counts(
             yield Finding("too_few", name, f"{count} images, {per_class} are asked for")
 
 
-def _odd_images(contents: Contents) -> Iterator[Finding]:
-    looks = contents.looks
+def _odd_images(paths: Sequence[str], looks: Looks) -> Iterator[Finding]:
     flat = looks.contrast <= _CONTRAST_LEVELS
     for i in np.flatnonzero(flat).tolist():
         level = f"all pixels within {looks.contrast[i]:.0f} levels of {looks.brightness[i]:.0f}"
-        yield Finding("no_contrast", contents.paths[i], level)
+        yield Finding("no_contrast", paths[i], level)
     for i in np.flatnonzero(~flat & (looks.order < _NOISE_CORRELATION)).tolist():
-        yield Finding("noise", contents.paths[i])
+        yield Finding("noise", paths[i])
     colored = looks.color > GRAY_LEVELS
     if _is_usual(~colored, np.ones_like(flat)):
         for i in np.flatnonzero(colored).tolist():
-            yield Finding("colored", contents.paths[i], "colored, unlike most")
+            yield Finding("colored", paths[i], "colored, unlike most")
     dark, bright = ~flat & (looks.border < _DARK), ~flat & (looks.border > _BRIGHT)
     for usual, odd, word in ((dark, bright, "bright"), (bright, dark, "dark")):
         if _is_usual(usual, ~flat):
             for i in np.flatnonzero(odd).tolist():
-                yield Finding("inverted", contents.paths[i], f"{word} background, unlike most")
+                yield Finding("inverted", paths[i], f"{word} background, unlike most")
 
 
 def _is_usual(has: np.ndarray, of: np.ndarray) -> bool:
@@ -174,9 +161,10 @@ def _is_usual(has: np.ndarray, of: np.ndarray) -> bool:
     return bool(has.sum() >= max(_LEAST_IMAGES, 0.9 * of.sum()))
 
 
-def _duplicates(contents: Contents) -> Iterator[Finding]:
+def _duplicates(images: LabeledImages, heldout: np.ndarray) -> Iterator[Finding]:
     """Yield images whose pixels are equal."""
-    _, inverse, counts = np.unique(contents.fingerprints, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(images.fingerprints, return_inverse=True, return_counts=True)
+    paths = images.file_paths
     several = np.flatnonzero(counts[inverse] > 1)
     groups: dict[int, list[int]] = {}
     for i in several.tolist():
@@ -186,35 +174,34 @@ def _duplicates(contents: Contents) -> Iterator[Finding]:
         of_class: dict[int, int] = {}
         of_side: dict[bool, int] = {}
         for i in group:
-            of_class.setdefault(int(contents.labels[i]), i)
-            of_side.setdefault(bool(contents.heldout[i]), i)
+            of_class.setdefault(int(images.labels[i]), i)
+            of_side.setdefault(bool(heldout[i]), i)
         for i in group:
-            label, heldout = int(contents.labels[i]), bool(contents.heldout[i])
+            label, aside = int(images.labels[i]), bool(heldout[i])
             other = next((j for c, j in of_class.items() if c != label), None)
-            first = of_side[heldout]
+            first = of_side[aside]
             if other is not None:
-                name = escaped(contents.class_names[contents.labels[other]])
-                where = f"same image as {escaped(contents.paths[other])}, class '{name}'"
-                yield Finding("two_labels", contents.paths[i], where)
-            if heldout and False in of_side:
-                where = f"same image as {escaped(contents.paths[of_side[False]])}"
-                yield Finding("leak", contents.paths[i], where)
+                name = escaped(images.class_names[images.labels[other]])
+                where = f"same image as {escaped(paths[other])}, class '{name}'"
+                yield Finding("two_labels", paths[i], where)
+            if aside and False in of_side:
+                where = f"same image as {escaped(paths[of_side[False]])}"
+                yield Finding("leak", paths[i], where)
             elif i != first and other is None:
-                where = f"same image as {escaped(contents.paths[first])}"
-                yield Finding("duplicate", contents.paths[i], where)
+                where = f"same image as {escaped(paths[first])}"
+                yield Finding("duplicate", paths[i], where)
 
 
-def _near_duplicates(contents: Contents) -> Iterator[Finding]:
+def _near_duplicates(images: LabeledImages, looks: Looks) -> Iterator[Finding]:
     """Yield images that are almost equal, such as JPEG copies or copies shifted by a pixel."""
     from scipy.spatial import cKDTree
 
-    _, distinct = np.unique(contents.fingerprints, return_index=True)
-    distinct = distinct[contents.looks.contrast[distinct] > _CONTRAST_LEVELS]
+    _, distinct = np.unique(images.fingerprints, return_index=True)
+    distinct = distinct[looks.contrast[distinct] > _CONTRAST_LEVELS]
     if len(distinct) < 2:
         return
-    features = contents.looks.features[distinct]
-    _, height, width, _ = contents.read(distinct[:1]).shape
-    radius = _NEAR_FEATURES * math.sqrt(height * width)
+    features = looks.features[distinct]
+    radius = _NEAR_FEATURES * math.sqrt(math.prod(images.images.shape[1:3]))
     k = min(_NEIGHBORS, len(distinct))
     _, near = cKDTree(features).query(features, k, distance_upper_bound=radius, workers=-1)
     rows, columns = np.nonzero(near < len(distinct))
@@ -222,12 +209,12 @@ def _near_duplicates(contents: Contents) -> Iterator[Finding]:
     pairs = distinct[np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)]
     for start in range(0, len(pairs), _CHUNK):
         some = pairs[start : start + _CHUNK]
-        apart = _levels_apart(contents.read(some[:, 0]), contents.read(some[:, 1]))
+        apart = _levels_apart(images.images[some[:, 0]], images.images[some[:, 1]])
         for (i, j), levels in zip(some.tolist(), apart, strict=True):
             if levels <= _NEAR_LEVELS:
                 other, path = sorted((i, j))
-                said = f"{levels:.1f} levels apart from {escaped(contents.paths[other])}"
-                yield Finding("near_duplicate", contents.paths[path], said)
+                said = f"{levels:.1f} levels apart from {escaped(images.file_paths[other])}"
+                yield Finding("near_duplicate", images.file_paths[path], said)
 
 
 def _levels_apart(images: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -243,20 +230,22 @@ def _levels_apart(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     return least
 
 
-def _class_habits(contents: Contents) -> Iterator[Finding]:
+def _class_habits(
+    images: LabeledImages, looks: Looks, encodings: Mapping[str, Sequence[str]]
+) -> Iterator[Finding]:
     """Yield classes that could be recognized by something other than their pictures."""
-    for label, name in enumerate(contents.class_names):
-        own = contents.labels == label
+    for label, name in enumerate(images.class_names):
+        own = images.labels == label
         if own.sum() < _LEAST_IMAGES or (~own).sum() < _LEAST_IMAGES:
             continue
-        for trait, values in contents.encodings.items():
+        for trait, values in encodings.items():
             all_values = np.asarray(values)
             value, count = Counter(all_values[own].tolist()).most_common(1)[0]
             if count >= 0.9 * own.sum() and (all_values[~own] == value).mean() <= 0.1:
                 said = f"{trait} {value} in this class, not in the others"
                 yield Finding("class_differs", name, said)
         (low, high), (others_low, others_high) = (
-            np.percentile(contents.looks.brightness[side], (5, 95)) for side in (own, ~own)
+            np.percentile(looks.brightness[side], (5, 95)) for side in (own, ~own)
         )
         if low > others_high or high < others_low:
             word = "brighter" if low > others_high else "darker"

@@ -25,7 +25,7 @@ from mnist_keras.datasets.image_folder.findings import Finding
 from mnist_keras.datasets.image_folder.image_store import ImageStore
 from mnist_keras.datasets.image_folder.truncation import format_of
 from mnist_keras.datasets.image_folder.walk import Folder, ImageFile
-from mnist_keras.datasets.images import DataError, Images, image_fingerprint
+from mnist_keras.datasets.images import DataError, Images, LabeledImages, image_fingerprint
 
 # Part of the name under which an audit is remembered: another set of rules, another name.
 _RULES = 2
@@ -138,11 +138,11 @@ def _read_all(
     for start in range(0, len(files), step):
         read = [_read_one(root, file.path, form) for file in files[start : start + step]]
         found += [finding for one in read for finding in one.findings]
-        images = {start + i: one.image for i, one in enumerate(read) if one.image is not None}
-        if images:
-            chunk = np.stack([*images.values()])
+        good = {start + i: one.image for i, one in enumerate(read) if one.image is not None}
+        if good:
+            chunk = np.stack([*good.values()])
             looks.append(oddities.look(chunk))
-            store.put(np.array([*images]), chunk)
+            store.put(np.array([*good]), chunk)
             types += [one.type for one in read if one.image is not None]
             sizes += [one.size for one in read if one.image is not None]
         if progress:
@@ -150,17 +150,17 @@ def _read_all(
     kept = np.flatnonzero(store.readable)
     if not len(kept):
         return found
-    contents = oddities.Contents(
-        paths=[files[i].path for i in kept.tolist()],
-        class_names=training.class_names,
+    images = LabeledImages(
+        name="",
+        images=store.lazy(kept),
         labels=np.array([files[i].label for i in kept.tolist()]),
-        heldout=kept >= len(training.files),
+        class_names=training.class_names,
         fingerprints=store.fingerprints[kept],
-        looks=oddities.Looks.joined(looks),
-        encodings={"type": types, "size": sizes},
-        read=lambda positions: store.rows(kept[positions]),
+        file_paths=tuple(files[i].path for i in kept.tolist()),
     )
-    return [*found, *oddities.findings(contents)]
+    joined, encodings = oddities.Looks.joined(looks), {"type": types, "size": sizes}
+    heldout = kept >= len(training.files)
+    return [*found, *oddities.findings(images, heldout, joined, encodings)]
 
 
 @dataclass(frozen=True)
