@@ -1,9 +1,9 @@
-"""What the place of Adam's epsilon does: distance to the original's program after a few equal steps.
+"""How the place of Adam's epsilon moves ours away from the original's program in a few equal steps.
 
     KERAS_BACKEND=torch python tests/benchmarks/adam_epsilon.py IDX_FOLDER
 
-Starts the original's CNN in PyTorch and ours from equal weights, feeds both the same batches without
-dropout, and prints the largest difference of their log-probabilities.
+The original's CNN in PyTorch and ours start from equal weights and take the same batches without
+dropout. The table shows the largest difference of their log-probabilities.
 """
 
 import argparse

@@ -1,8 +1,10 @@
 """Print what portable dropout costs beside Keras's own: a training step of one layer.
 
-Run `KERAS_BACKEND=jax python tests/benchmarks/dropout.py`. JAX and TensorFlow compile the step,
-PyTorch runs it eagerly. The layers take turns, so that other work on the machine slows all of
-them alike; a cell is the median ratio of ours to Keras's over the rounds.
+    KERAS_BACKEND=jax python tests/benchmarks/dropout.py
+
+JAX and TensorFlow compile the step, and PyTorch runs it eagerly. The layers take turns, so that
+other work on the machine slows all of them alike. A cell is the median ratio of ours to Keras's
+over the rounds.
 """
 
 import argparse
