@@ -1,18 +1,22 @@
-"""Print what FocalLoss costs beside Keras's losses: value and gradient, on the active backend.
+"""FocalLoss beside Keras's losses: what value and gradient cost, or a plot of both.
 
-Run `KERAS_BACKEND=jax python tests/benchmarks/focal_loss.py`. JAX and TensorFlow compile the
-step with XLA, PyTorch runs it eagerly. The losses take turns, so that other work on the machine
-slows all of them alike; a cell is the median ratio over the rounds.
+    KERAS_BACKEND=jax python tests/benchmarks/focal_loss.py [--plot docs/focal_loss.png]
+
+JAX and TensorFlow compile the step with XLA, and PyTorch runs it eagerly. The losses take turns,
+so that other work on the machine slows all of them alike. A cell of the printed table is the
+median ratio over the rounds. Any backend draws the plot.
 """
 
 import argparse
 import statistics
+from pathlib import Path
 
 import keras
 import numpy as np
 from timing import seconds_per_call
 
-from mnist_keras.losses.focal import FocalLoss
+from mnist_keras import FocalLoss
+from mnist_keras._foundations.pictures import COLORS, canvas
 
 SHAPES = [(128, 10), (4096, 10), (512, 1000), (2, 128, 128, 21)]
 CROSS_ENTROPY = "SparseCategoricalCrossentropy"
@@ -25,16 +29,18 @@ LOSSES = {
         "one-hot",
     ),
 }
+MARGINS = np.linspace(-30, 30, 1201, dtype="float32")
+GAMMAS = (0.0, 0.5, 2.0)
 
 
 def make_step(loss, labels, logits):
-    """Return a function of no arguments that computes value and gradient and waits for both."""
+    """Return a function that computes value and gradient, waits for both, returns the gradient."""
     if keras.backend.backend() == "jax":
         import jax
 
         compiled = jax.jit(jax.value_and_grad(lambda z, y: loss(y, z)))
         labels, logits = jax.numpy.asarray(labels), jax.numpy.asarray(logits)
-        return lambda: jax.block_until_ready(compiled(logits, labels))
+        return lambda: jax.block_until_ready(compiled(logits, labels))[1]
 
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -54,7 +60,7 @@ def make_step(loss, labels, logits):
     torch.set_num_threads(1)  # threads that wait for a busy core would be all we measure
 
     labels, logits = torch.tensor(labels), torch.tensor(logits, requires_grad=True)
-    return lambda: torch.autograd.grad(loss(labels, logits), logits)
+    return lambda: torch.autograd.grad(loss(labels, logits), logits)[0]
 
 
 def measure(shape, rounds, seconds):
@@ -73,11 +79,50 @@ def measure(shape, rounds, seconds):
     return times
 
 
+def loss_and_slope(loss, **options):
+    """Return the loss of logits (margin, 0), true class 0, and its derivative by the margin."""
+    logits = np.stack([MARGINS, np.zeros_like(MARGINS)], axis=-1)
+    labels = np.tile(np.float32([1, 0]), (len(MARGINS), 1))
+    values = loss(reduction=None, **options)(labels, logits)
+    gradient = make_step(loss(reduction="sum", **options), labels, logits)()
+    return keras.ops.convert_to_numpy(values), keras.ops.convert_to_numpy(gradient)[:, 0]
+
+
+def plot(path):
+    """Draw loss and gradient against the margin, of FocalLoss and of Keras's own."""
+    figure = canvas(11, 4.2)
+    left, right = figure.subplots(1, 2)
+    for gamma, color in zip(GAMMAS, COLORS, strict=False):
+        options = {"gamma": gamma, "alpha": 1.0, "from_logits": True}
+        ours = loss_and_slope(FocalLoss, **options)
+        theirs = loss_and_slope(keras.losses.CategoricalFocalCrossentropy, **options)
+        name = f"gamma = {gamma:g}"
+        for axes, solid, dashed in zip((left, right), ours, theirs, strict=True):
+            axes.plot(MARGINS, np.abs(solid), color=color, lw=3, alpha=0.5, label=name)
+            axes.plot(MARGINS, np.abs(dashed), "--", color=color, lw=1.5, label=f"{name}, Keras")
+    left.set(title="loss", ylabel="loss")
+    right.set(title="gradient", ylabel="|d loss / d margin|", yscale="log", ylim=(1e-12, 5))
+    for axes in (left, right):
+        axes.set_xlabel("margin: logit of the true class minus the other")
+        axes.grid(alpha=0.3)
+    left.legend(fontsize=8)
+    figure.suptitle(
+        "FocalLoss (solid) and CategoricalFocalCrossentropy of "
+        f"Keras {keras.__version__} (dashed), two classes, float32",
+        fontsize=10,
+    )
+    figure.savefig(path, dpi=120)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--plot", type=Path, help="draw the plot into this file instead")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.05, help="per loss and round")
     arguments = parser.parse_args()
+    if arguments.plot:
+        plot(arguments.plot)
+        return
 
     columns = [measure(shape, arguments.rounds, arguments.seconds) for shape in SHAPES]
     print(f"| {keras.backend.backend()} |", *("x".join(map(str, shape)) + " |" for shape in SHAPES))
