@@ -54,7 +54,11 @@ def _unpack_pixels(given: Any) -> Any:
 
 
 # JSON has no NaN: a number that is not finite is null there.
-Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+Number = Annotated[
+    float,
+    BeforeValidator(lambda value: math.nan if value is None else value),
+    PlainSerializer(lambda value: value if math.isfinite(value) else None, when_used="json"),
+]
 # `int64` of shape `(n,)`; in JSON, base64 of little-endian 16-bit integers.
 Classes = Annotated[np.ndarray, BeforeValidator(_unpack), PlainSerializer(_pack, when_used="json")]
 # `uint8` of shape `(n, height, width, channels)`.
