@@ -174,3 +174,53 @@ def original_program():
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def record():
+    """The function that returns a record of made-up numbers; keywords replace its fields."""
+    from mnist_keras.training.record import History, Mistakes, Record, Score
+    from mnist_keras.training.run import Run
+    from mnist_keras.training.settings import Settings
+
+    def classes(n, share):
+        """True and predicted classes. Every fourth image is the last to be right."""
+        labels = np.arange(n) % 10
+        right = np.argsort(np.arange(n) % 4 == 0, kind="stable")[: round(share * n)]
+        return labels, np.where(np.isin(np.arange(n), right), labels, (labels + 1) % 10)
+
+    def make(seed, settings=None, *, test=0.9, heldout=0.75, n_heldout=1000, loss=None, **fields):
+        settings = settings or Settings()
+        scored_at = tuple(sorted({1, settings.all_epochs}))
+        test_labels, tested = classes(100, test)
+        heldout_labels, held = classes(n_heldout, heldout)
+        loss = loss or tuple(2.0 / (epoch + seed) for epoch in range(1, settings.epochs + 1))
+        history = History(
+            **dict.fromkeys(("loss", "crossentropy", "focal"), loss),
+            **dict.fromkeys(("training_accuracy", "cpu_seconds"), (0.5,) * len(loss)),
+            seconds=(0.25,) * len(loss),
+            fingerprints={"weights": "w", "masks": "m", "batches": "b"},
+        )
+        reached = [epoch for epoch in scored_at if epoch < (history.diverged or 1000)]
+        made_up = {
+            "run": Run(settings=settings, seed=seed, scored_at=scored_at),
+            "versions": {"mnist-keras": "0", "keras": "3.15.1", "backend": "jax", "jax": "0.10.2"},
+            "data_name": "MNIST t10k",
+            "data_fingerprint": "abc",
+            "class_names": tuple("0123456789"),
+            "n_training": 400,
+            "n_unlabeled": 0,
+            "test_labels": test_labels,
+            "heldout_labels": heldout_labels,
+            "history": history,
+            "scores": dict.fromkeys(reached, Score(test=tested, heldout=held)),
+            "mistakes": Mistakes(
+                images=np.full((2, 4, 4, 3), 7, np.uint8),
+                labels=np.array([3, 5]),
+                predicted=np.array([4, 6]),
+            ),
+            "peak_memory": 10**9,
+        }
+        return Record(**made_up | fields)
+
+    return make

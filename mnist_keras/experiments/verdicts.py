@@ -1,22 +1,22 @@
-"""Each claim of the report against what was measured, seed by seed: a verdict in one word."""
+"""A verdict on each claim: one word for what was measured, and the numbers behind it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+
+import numpy as np
 
 from mnist_keras._foundations.statistics import mcnemar_p, sign_flip_p, t_interval
 from mnist_keras.experiments.experiment import Arm, Claim, Experiment
 from mnist_keras.training.record import Record
 from mnist_keras.training.run import Run
 
-# With fewer pairs even equal signs throughout are no rare chance: p is 0.125 at best.
+# With fewer pairs, p is 0.125 at best: chance alone often gives all differences the same sign.
 LEAST_SEEDS = 5
-TOO_FEW, SUPPORTED, UNSUPPORTED, REVERSED = (
-    "too few to tell",
-    "supported",
-    "not supported",
-    "reversed",
-)
+TOO_FEW = "too few to tell"
+SUPPORTED = "supported"
+UNSUPPORTED = "not supported"
+REVERSED = "reversed"
 
 _NAMES = {
     "heldout_accuracy": "Held-out accuracy",
@@ -25,6 +25,8 @@ _NAMES = {
     "focal": "Focal loss in training",
 }
 
+Interval = tuple[float, float]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -32,26 +34,37 @@ class Verdict:
 
     Attributes:
         claim: The claim.
+        sentence: The numbers behind the verdict.
         verdict: One of the four words above.
-        sentence: The numbers behind it.
         seeds: Seeds at which both arms were measured.
-        differences: Of each seed, the arm less the other; accuracies are between 0 and 1.
-        interval: Student's t interval of the mean difference at 95 %, or `None` of fewer than two.
+        differences: The arm less the other at each seed; accuracies are between 0 and 1.
+        t_interval: Student's t interval of the mean difference at 95 %, or `None` for fewer than
+            two seeds.
     """
 
     claim: Claim
-    verdict: str
     sentence: str
-    seeds: tuple[int, ...]
-    differences: tuple[float, ...]
-    interval: tuple[float, float] | None
+    verdict: str = TOO_FEW
+    seeds: tuple[int, ...] = ()
+    differences: tuple[float, ...] = ()
+    t_interval: Interval | None = None
+
+    @property
+    def mean_difference(self) -> float | None:
+        """Mean of the differences, or `None` without any."""
+        return fmean(self.differences) if self.differences else None
+
+    @property
+    def sign_flip_p(self) -> float | None:
+        """p-value of the differences if their signs were exchangeable, or `None` without any."""
+        return sign_flip_p(self.differences) if self.differences else None
 
 
 def verdicts(experiment: Experiment, chosen: Mapping[Run, Record]) -> list[Verdict]:
-    """Return the verdict on each claim of an experiment, from the record of each Run.
+    """Return the verdict on each claim of an experiment, from the record of each run.
 
-    A claim is tested on the differences of the same seeds: *supported* or *reversed* if the t
-    interval of their mean lies on one side of 0 (or of the margin), *not supported* otherwise.
+    A claim is tested on the differences at the same seeds: it is *supported* or *reversed* if the
+    t interval of their mean lies on one side of 0 (or of the margin), else *not supported*.
     """
     arms = {arm.name: arm for arm in experiment.arms}
     return [
@@ -61,41 +74,30 @@ def verdicts(experiment: Experiment, chosen: Mapping[Run, Record]) -> list[Verdi
 
 def _verdict(claim: Claim, arm: Arm, against: Arm, chosen: Mapping[Run, Record]) -> Verdict:
     ours, others = _finished(arm, chosen), _finished(against, chosen)
+    epoch = claim.epoch or arm.settings.all_epochs
+    other_epoch = claim.against_epoch or against.settings.all_epochs
+    on_heldout = claim.quantity == "heldout_accuracy"
     seeds = tuple(sorted(set(ours) & set(others)))
-    pairs = [
-        (
-            _value(claim.quantity, ours[seed], claim.epoch or arm.settings.all_epochs),
-            _value(
-                claim.quantity, others[seed], claim.against_epoch or against.settings.all_epochs
-            ),
-        )
-        for seed in seeds
+    if on_heldout and not all(len(r[s].heldout_labels) for r in (ours, others) for s in seeds):
+        return Verdict(claim=claim, sentence="There are no held-out images.")
+    values = [
+        (_value(claim.quantity, ours[s], epoch), _value(claim.quantity, others[s], other_epoch))
+        for s in seeds
     ]
-    differences = tuple(a - b for a, b in pairs if a is not None and b is not None)
-    if len(differences) < len(pairs):
-        return Verdict(
-            claim=claim,
-            verdict=TOO_FEW,
-            sentence="There are no held-out images.",
-            seeds=(),
-            differences=(),
-            interval=None,
-        )
+    differences = tuple(a - b for a, b in values)
     interval = t_interval(differences)
-    sentence = _sentence(claim, pairs, differences, interval)
-    if claim.quantity == "heldout_accuracy" and differences:
+    sentence = _sentence(claim, values, differences, interval)
+    if on_heldout and differences:
         sentence += " " + _mcnemar(
-            [(ours[s], others[s]) for s in seeds],
-            arm.settings.all_epochs,
-            against.settings.all_epochs,
+            [(_right(ours[s], epoch), _right(others[s], other_epoch)) for s in seeds]
         )
     return Verdict(
         claim=claim,
-        verdict=_word(claim, differences, interval),
         sentence=sentence,
+        verdict=_word(claim, differences, interval),
         seeds=seeds,
         differences=differences,
-        interval=interval,
+        t_interval=interval,
     )
 
 
@@ -108,26 +110,28 @@ def _finished(arm: Arm, chosen: Mapping[Run, Record]) -> dict[int, Record]:
     }
 
 
-def _value(quantity: str, record: Record, epoch: int) -> float | None:
-    if quantity == "loss":
-        return record.loss[epoch - 1]
-    if quantity != "heldout_accuracy":
-        return record.losses[quantity][epoch - 1]
-    if not len(record.heldout_labels):
-        return None
-    return float((record.scores[epoch].heldout == record.heldout_labels).mean())
+def _right(record: Record, epoch: int) -> np.ndarray:
+    """Return which held-out images were given their class."""
+    right: np.ndarray = record.scores[epoch].heldout == record.heldout_labels
+    return right
 
 
-def _word(claim: Claim, differences: Sequence[float], interval: tuple[float, float] | None) -> str:
+def _value(quantity: str, record: Record, epoch: int) -> float:
+    if quantity == "heldout_accuracy":
+        return float(_right(record, epoch).mean())
+    return float(getattr(record.history, quantity)[epoch - 1])
+
+
+def _word(claim: Claim, differences: Sequence[float], interval: Interval | None) -> str:
     if len(differences) < LEAST_SEEDS or interval is None:
         return TOO_FEW
     low, high = interval
-    if claim.expect == "lower":
-        low, high = -high, -low
     if claim.expect == "no higher":
         if high <= claim.margin:
             return SUPPORTED
         return REVERSED if low > 0 else UNSUPPORTED
+    if claim.expect == "lower":
+        low, high = -high, -low
     if low > 0:
         return SUPPORTED
     return REVERSED if high < 0 else UNSUPPORTED
@@ -135,25 +139,21 @@ def _word(claim: Claim, differences: Sequence[float], interval: tuple[float, flo
 
 def _sentence(
     claim: Claim,
-    pairs: Sequence[tuple[float | None, float | None]],
+    values: Sequence[tuple[float, float]],
     differences: Sequence[float],
-    interval: tuple[float, float] | None,
+    interval: Interval | None,
 ) -> str:
     """Return both means, their difference with its interval, the number of seeds, and p."""
     if not differences:
         return "No seed has both arms."
-    points = claim.quantity == "heldout_accuracy"
-    # A difference of losses may be far smaller than the losses: two of its own digits are shown.
-    scale, digits, apart, unit = (
-        (100, ".2f", "+.2f", " points") if points else (1, ".4f", "+.2g", "")
-    )
-    mean, other_mean = (
-        fmean(scale * v for v in side if v is not None) for side in zip(*pairs, strict=True)
-    )
+    # A difference of losses may be far smaller than the losses: it gets two digits of its own.
+    scale, digits, apart, unit = 1, ".4f", "+.2g", ""
+    if claim.quantity == "heldout_accuracy":
+        scale, digits, apart, unit = 100, ".2f", "+.2f", " points"
+    mean, other_mean = (fmean(scale * v for v in side) for side in zip(*values, strict=True))
     side, other = claim.sides
     words = (
-        f"{_NAMES[claim.quantity]}: {side} {mean:{digits}}, "
-        f"{other} {other_mean:{digits}}; "
+        f"{_NAMES[claim.quantity]}: {side} {mean:{digits}}, {other} {other_mean:{digits}}; "
         f"difference {scale * fmean(differences):{apart}}{unit}"
     )
     if interval:
@@ -163,15 +163,13 @@ def _sentence(
     words += f", over {count} seed{'s' if count > 1 else ''}"
     if count >= LEAST_SEEDS:
         words += f" (sign-flip p = {sign_flip_p(differences):.2g})"
-    return words + "."
+    return f"{words}."
 
 
-def _mcnemar(pairs: Sequence[tuple[Record, Record]], epoch: int, against_epoch: int) -> str:
+def _mcnemar(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
     """Say at how many seeds McNemar's test tells the two classifiers apart, and which is ahead."""
     better = worse = 0
-    for record, other in pairs:
-        right = record.scores[epoch].heldout == record.heldout_labels
-        other_right = other.scores[against_epoch].heldout == other.heldout_labels
+    for right, other_right in pairs:
         only, only_other = int((right & ~other_right).sum()), int((other_right & ~right).sum())
         if mcnemar_p(only, only_other) <= 0.05:
             better += only > only_other
