@@ -1,22 +1,24 @@
-"""Records of one Run from several backends, machines or versions: are they the same run?"""
+"""Whether records of one run from several backends, machines or versions agree."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+import numpy as np
+
 from mnist_keras.training.record import Record
 from mnist_keras.training.run import Run
 
-# Rounding grows from step to step: what is promised, is promised for this many epochs.
+# Rounding errors grow from step to step, so agreement is promised for this many epochs only.
 PROMISED_EPOCHS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """How far two records of one Run may be apart.
+    """How far two records of one run may be apart.
 
-    Initial weights, batches and dropout masks may not differ in a bit.
+    Initial weights, batches and dropout masks must be identical to the last bit.
 
     Attributes:
         first_epoch: Largest difference of the first epoch's training loss.
@@ -24,8 +26,8 @@ class Tolerance:
         predictions: Least share of test and held-out images given the same class, at the last
             scored epoch among the first ten.
         normalized: Largest difference of `small_cnn`'s loss in the first ten epochs, as a share of
-            that loss. Arms of this network are held to this alone: normalizing over a batch
-            multiplies rounding, two or three times in each step.
+            that loss. Nothing else is asked of this network: batch normalization multiplies
+            rounding errors by two or three in each step.
     """
 
     first_epoch: float = 1e-5
@@ -36,14 +38,14 @@ class Tolerance:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Two records of one Run, side by side.
+    """Two records of one run, side by side.
 
     Attributes:
-        run: The Run.
+        run: The run.
         first, second: Where the two records come from.
         unequal: Which of "weights", "batches" and "masks" differ.
-        loss: Difference of the training loss, epoch by epoch; infinite where one of the records
-            has ended, or only one of the losses is finite.
+        loss: Difference of the training loss, epoch by epoch. It is infinite where one of the
+            records has ended, or only one of the losses is finite.
         share: The same as a share of the loss.
         accuracy: Largest difference of the training accuracy, between 0 and 1.
         predictions: By scored epoch, the share of images given the same class.
@@ -76,54 +78,52 @@ class Agreement:
 
 
 def compare(first: tuple[str, Record], second: tuple[str, Record]) -> Agreement:
-    """Return the agreement of two records of one Run, each with its name.
+    """Return the agreement of two records of one run, each with its name.
 
     Raises:
-        ValueError: If they are of different Runs or data.
+        ValueError: If they are of different runs or data.
     """
     (name, one), (other_name, other) = first, second
     if _key(one) != _key(other):
         raise ValueError("expected two records of one run on the same data")
-    # What is no network has no epochs.
-    loss = tuple(_differences(one.loss, other.loss)) or (0.0,)
+    mine, theirs = one.history, other.history
+    # Without a network there is no loss.
+    loss = tuple(_differences(mine.loss, theirs.loss)) or (0.0,)
+    pairs = zip_longest(loss, mine.loss, fillvalue=math.nan)
+    accuracy = _differences(mine.training_accuracy, theirs.training_accuracy)
+    both_scored = sorted(set(one.scores) & set(other.scores))
     return Agreement(
         run=one.run,
         first=name,
         second=other_name,
         unequal=tuple(
-            key for key in one.fingerprints if one.fingerprints[key] != other.fingerprints.get(key)
+            key for key, value in mine.fingerprints.items() if value != theirs.fingerprints.get(key)
         ),
         loss=loss,
-        share=tuple(
-            apart / abs(whole) if apart else 0.0
-            for apart, whole in zip_longest(loss, one.loss, fillvalue=math.nan)
-        ),
-        accuracy=max(_differences(one.accuracy, other.accuracy), default=0.0),
-        predictions={
-            epoch: _equal_share(one, other, epoch)
-            for epoch in sorted(set(one.scores) & set(other.scores))
-        },
+        share=tuple(apart / abs(whole) if apart else 0.0 for apart, whole in pairs),
+        accuracy=max(accuracy, default=0.0),
+        predictions={epoch: _equal_share(one, other, epoch) for epoch in both_scored},
     )
 
 
 def compare_all(records: Iterable[tuple[str, Record]]) -> tuple[list[Agreement], list[str]]:
-    """Compare the records of each Run with the first one of that Run.
+    """Compare the records of each run with the first one of that run.
 
     Args:
         records: Records, each with the name of where it comes from.
 
     Returns:
-        The agreements, and a sentence for each Run that was found only once.
+        The agreements, and a sentence for each run that was found only once.
     """
     by_run: dict[tuple[Run, str], list[tuple[str, Record]]] = {}
     for name, record in records:
         by_run.setdefault(_key(record), []).append((name, record))
-    agreements = []
-    alone = []
-    for first, *others in by_run.values():
-        agreements += [compare(first, other) for other in others]
-        if not others:
-            alone.append(f"only in {first[0]}: {first[1].run.title} on {first[1].data_name}")
+    agreements = [compare(first, other) for first, *others in by_run.values() for other in others]
+    alone = [
+        f"only in {name}: {record.run.title} on {record.data_name}"
+        for (name, record), *others in by_run.values()
+        if not others
+    ]
     return agreements, alone
 
 
@@ -141,27 +141,15 @@ def _differences(one: Sequence[float], other: Sequence[float]) -> list[float]:
 
 
 def _equal_share(one: Record, other: Record, epoch: int) -> float:
-    equal = [
-        a == b
-        for a, b in (
-            (one.scores[epoch].test, other.scores[epoch].test),
-            (one.scores[epoch].heldout, other.scores[epoch].heldout),
-        )
-    ]
-    return sum(int(part.sum()) for part in equal) / sum(map(len, equal))
+    a, b = one.scores[epoch], other.scores[epoch]
+    return float(np.concatenate([a.test == b.test, a.heldout == b.heldout]).mean())
 
 
 def agreement_table(agreements: Sequence[Agreement], tolerance: Tolerance) -> list[list[str]]:
     """Return header and rows: the differences of each pair of records, and the verdict."""
     header = [
-        "run",
-        "compared",
-        "Δ loss, epoch 1",
-        f"Δ loss, epochs 1–{PROMISED_EPOCHS}",
-        "Δ loss, later",
-        "Δ accuracy",
-        "equal predictions",
-        "verdict",
+        *("run", "compared", "Δ loss, epoch 1", f"Δ loss, epochs 1–{PROMISED_EPOCHS}"),
+        *("Δ loss, later", "Δ accuracy", "equal predictions", "verdict"),
     ]
     return [header] + [
         [
