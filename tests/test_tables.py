@@ -17,60 +17,18 @@ from PIL import Image
 
 from mnist_keras._foundations import files
 from mnist_keras._foundations.files import FileError
-from mnist_keras._foundations.pictures import encode
+from mnist_keras._foundations.pictures import Gallery, encode
 from mnist_keras.experiments.experiment import Arm, Claim, Experiment
 from mnist_keras.experiments.plan import Plan
-from mnist_keras.experiments.report import csv_json as exports
-from mnist_keras.experiments.report import figures, page, rows, tables
-from mnist_keras.training import record as records
-from mnist_keras.training.record import Mistakes, Record, RecordError, Score
-from mnist_keras.training.run import Run
+from mnist_keras.experiments.report import csv_json, figures, page, rows, tables
+from mnist_keras.experiments.results_folder import ResultsFolder, read_record
+from mnist_keras.training.record import RecordError
 from mnist_keras.training.settings import Settings
 
 pytestmark = pytest.mark.any_backend
 
 VERSIONS = {"mnist-keras": "0", "keras": "3.15.1", "backend": "jax", "jax": "0.10.2"}
-
-
-def record(seed, settings=None, correct=90, heldout=1000, diverged=None, scored_at=(1, 10)):
-    """A record whose test predictions are right `correct` times of 100."""
-    settings = settings or Settings()
-    labels, others = np.arange(100) % 10, np.arange(heldout) % 10
-    predictions = np.where(np.arange(100) < correct, labels, (labels + 1) % 10)
-    epochs = diverged or settings.epochs
-    loss = [2.0 / (epoch + seed) for epoch in range(1, epochs + 1)]
-    if diverged:
-        loss[-1] = math.nan
-    return Record(
-        run=Run(settings=settings, seed=seed, scored_at=scored_at),
-        data_name="MNIST t10k",
-        data_fingerprint="abc",
-        class_names=tuple("0123456789"),
-        n_training=400,
-        n_unlabeled=0,
-        test_labels=labels,
-        heldout_labels=others,
-        loss=tuple(loss),
-        accuracy=tuple(0.5 for _ in loss),
-        losses={"crossentropy": tuple(loss), "focal": tuple(loss)},
-        seconds=tuple(0.25 for _ in loss),
-        cpu_seconds=tuple(0.5 for _ in loss),
-        peak_memory=10**9,
-        mistakes=Mistakes(
-            images=np.full((2, 4, 4, 3), 7, np.uint8),
-            labels=np.array([3, 5]),
-            predicted=np.array([4, 6]),
-        ),
-        scores={
-            epoch: Score(predictions, np.where(np.arange(heldout) % 4, others, (others + 1) % 10))
-            for epoch in scored_at
-            if not diverged or epoch < diverged
-        },
-        diverged=diverged,
-        fingerprints={"weights": "w", "masks": "m", "batches": "b"},
-        versions=VERSIONS,
-    )
-
+DIVERGED = (2.0, 1.0, 0.7, math.nan)
 
 ARMS = (
     Arm(
@@ -82,8 +40,6 @@ ARMS = (
     Arm(name="one epoch", settings=Settings(epochs=1), reported_accuracy=17.0),
     Arm(name="never run", settings=Settings(optimizer="sgd")),
 )
-
-
 CLAIM = Claim(text="Focal <b>wins</b>.", arm="focal & co_1 50%", against="one epoch")
 
 
@@ -94,7 +50,7 @@ def results_of(*done, arms=ARMS, claims=(CLAIM,), seeds=(0, 1, 2)):
     plan = Plan(
         experiments=(experiment,),
         data_name="MNIST t10k",
-        data=dict.fromkeys(seeds, "abc"),
+        data_fingerprints=dict.fromkeys(seeds, "abc"),
         versions=VERSIONS,
         note="A note.",
     )
@@ -107,42 +63,41 @@ def row_of(arm, *done):
 
 
 @pytest.fixture
-def results():
-    return results_of(*(record(s, correct=c) for s, c in ((1, 88), (0, 92), (2, 90))))
+def results(record):
+    return results_of(*(record(s, test=right) for s, right in ((1, 0.88), (0, 0.92), (2, 0.90))))
 
 
-def test_a_record_survives_writing_and_reading(tmp_path):
+@pytest.fixture
+def written(record, tmp_path):
+    """The function that writes a record and returns its path."""
+
+    def write(*arguments, **fields):
+        with ResultsFolder(tmp_path).writing():
+            return ResultsFolder(tmp_path).write_record(record(*arguments, **fields))
+
+    return write
+
+
+def test_a_record_survives_writing_and_reading(record, written, tmp_path):
     """What is read is what was written; the name is the run's fingerprint."""
-    original = record(3)
-    path = records.write_record(tmp_path, original)
-    found = records.read_record(path)
+    original, path = record(3), written(3)
+    found = read_record(path)
 
-    assert path.parent == tmp_path
+    assert path.parent == tmp_path / "records"
     assert len(path.stem) == 16
-    assert found.run == original.run
     assert found.run.scored_at == (1, 10)
-    assert found.loss == original.loss
-    assert found.fingerprints == original.fingerprints
     assert found.versions == VERSIONS
-    assert found.scores.keys() == original.scores.keys()
-    for epoch, score in original.scores.items():
-        np.testing.assert_array_equal(found.scores[epoch].test, score.test)
-        np.testing.assert_array_equal(found.scores[epoch].heldout, score.heldout)
-    np.testing.assert_array_equal(found.heldout_labels, original.heldout_labels)
-    for name in ("images", "labels", "predicted"):
-        np.testing.assert_array_equal(
-            getattr(found.mistakes, name), getattr(original.mistakes, name)
-        )
+    np.testing.assert_equal(found.model_dump(), original.model_dump())
     assert row_of(ARMS[0], found) == row_of(ARMS[0], original)
 
 
-def test_a_diverged_record_survives(tmp_path):
-    """A loss that is no number is written as plain JSON and comes back as NaN."""
-    path = records.write_record(tmp_path, record(0, diverged=4))
+def test_a_diverged_record_survives(written):
+    """A loss that is not a number is written as plain JSON and comes back as NaN."""
+    path = written(0, loss=DIVERGED)
     json.loads(path.read_text(), parse_constant=pytest.fail)
-    found = records.read_record(path)
-    assert found.diverged == 4
-    assert math.isnan(found.loss[-1])
+    found = read_record(path)
+    assert found.history.diverged == 4
+    assert math.isnan(found.history.loss[-1])
     assert list(found.scores) == [1]
 
 
@@ -156,12 +111,12 @@ def test_a_diverged_record_survives(tmp_path):
         (lambda text: "{}", "not a record"),
     ],
 )
-def test_a_damaged_record_is_named(tmp_path, damage, message):
+def test_a_damaged_record_is_named(written, damage, message):
     """A changed, cut or foreign file is an error that names it."""
-    path = records.write_record(tmp_path, record(3))
+    path = written(3)
     path.write_text(damage(path.read_text()))
     with pytest.raises(RecordError, match=message) as error:
-        records.read_record(path)
+        read_record(path)
     assert str(path) in str(error.value)
 
 
@@ -180,13 +135,13 @@ def test_writing_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_record_under_another_name_is_refused(tmp_path):
+def test_a_record_under_another_name_is_refused(written):
     """A record copied over another one is not taken for it."""
-    path = records.write_record(tmp_path, record(3))
+    path = written(3)
     other = path.with_name("0123456789abcdef.json")
     path.rename(other)
     with pytest.raises(RecordError, match="not the record of that name"):
-        records.read_record(other)
+        read_record(other)
 
 
 def test_a_row_is_in_the_order_of_the_seeds(results):
@@ -207,15 +162,16 @@ def test_a_row_is_in_the_order_of_the_seeds(results):
     assert [focal.confusion[c][c] for c in (0, 1, 4)] == [150, 300, 150]
 
 
-def test_diverged_runs_are_counted_and_not_averaged():
+def test_diverged_runs_are_counted_and_not_averaged(record):
     """A diverged run is named with its epoch, and is in no mean."""
-    row = row_of(ARMS[0], record(0), record(1, diverged=4))
+    diverged = record(1, loss=DIVERGED)
+    row = row_of(ARMS[0], record(0), diverged)
     assert row.seeds == (0,)
     assert row.diverged == {1: 4}
-    assert row_of(ARMS[1], record(1, diverged=4)).diverged == {}
+    assert row_of(ARMS[1], diverged).diverged == {}
     (_, line) = tables.accuracy_table([row])
     assert line[4] == "1; seed 1 diverged at epoch 4"
-    (_, line) = tables.accuracy_table([row_of(ARMS[0], record(1, diverged=4))])
+    (_, line) = tables.accuracy_table([row_of(ARMS[0], diverged)])
     assert line[2:] == ["–", "–", "0; seed 1 diverged at epoch 4"]
 
 
@@ -233,16 +189,16 @@ def test_accuracy_table_says_n_interval_and_seeds(results):
     assert never[1:] == ["–", "–", "–", "0; missing: 0, 1, 2"]
 
 
-def test_one_seed_has_no_spread():
+def test_one_seed_has_no_spread(record):
     """Of one seed there is an interval of its images, and no deviation."""
-    (_, line) = tables.accuracy_table([row_of(ARMS[0], record(0, correct=92))])
+    (_, line) = tables.accuracy_table([row_of(ARMS[0], record(0, test=0.92))])
     assert line[2] == "92.00 [85.0, 95.9]"
     assert line[3] == "75.00 [72.2, 77.6]"
 
 
-def test_no_heldout_images():
+def test_no_heldout_images(record):
     """Without held-out images the column is empty, and the rest stands."""
-    (header, line) = tables.accuracy_table([row_of(ARMS[0], record(0, heldout=0))])
+    (header, line) = tables.accuracy_table([row_of(ARMS[0], record(0, n_heldout=0))])
     assert header[3] == "held-out (–)"
     assert line[3] == "–"
 
@@ -275,7 +231,7 @@ def test_markdown(results):
 
 def test_csv_has_every_number(results):
     """One line a number, with its interval, its origin and the reported one."""
-    lines = list(csv.DictReader(io.StringIO(exports.csv_text(results))))
+    lines = list(csv.DictReader(io.StringIO(csv_json.csv_text(results))))
     accuracy = [line for line in lines if line["quantity"] == "test_accuracy"]
     assert [float(line["measured"]) for line in accuracy] == [0.92, 0.88, 0.9, 0.92, 0.88, 0.9]
     assert float(accuracy[0]["low"]) == pytest.approx(0.850, abs=5e-4)
@@ -290,7 +246,7 @@ def test_csv_has_every_number(results):
 
 def test_json_has_every_seed(results):
     """The JSON holds each seed's values, the settings and the intervals."""
-    document = json.loads(exports.json_text(results), parse_constant=pytest.fail)
+    document = json.loads(csv_json.json_text(results), parse_constant=pytest.fail)
     focal, one, never = document["experiments"][0]["arms"]
     assert focal["test"]["values"] == [0.92, 0.88, 0.9]
     assert focal["test"]["standard_deviation"] == pytest.approx(0.02)
@@ -343,15 +299,17 @@ def test_curves_are_drawn_once(results):
 
 
 class _Names(HTMLParser):
-    """Collects what a page refers to, and which tags stay open."""
+    """Collects what a page refers to, its pictures' names, and which tags stay open."""
 
-    def __init__(self):
+    def __init__(self, text):
         super().__init__()
-        self.open, self.links, self.tags = [], [], []
+        self.open, self.links, self.tags, self.names = [], [], [], []
+        self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self.links += [value for key, value in attributes if key in ("src", "href")]
+        self.names += [value for key, value in attributes if key == "alt"]
         if tag not in ("meta", "img", "br", "hr"):
             self.open.append(tag)
 
@@ -362,8 +320,7 @@ class _Names(HTMLParser):
 def test_the_page_needs_nothing_else(results):
     """Text is escaped, pictures are inside, no script and no address leads elsewhere."""
     text = page.html(results, figures.all_figures(results))
-    parser = _Names()
-    parser.feed(text)
+    parser = _Names(text)
     assert parser.open == []
     assert "script" not in parser.tags
     assert len(parser.links) == 4 + 3 * 2
@@ -374,8 +331,26 @@ def test_the_page_needs_nothing_else(results):
     assert "3 → 4" in text
 
 
-def staged_results():
-    """One table of an SVM, a network and a student, of two seeds each."""
+def test_hostile_names_stay_text(results):
+    """No name of data, versions, classes, files or pictures adds a tag or ends an attribute."""
+    name = "\"'><script>alert(1)</script>{{ 7 * 7 }}&amp;"
+    plan = results.plan.replace(
+        **dict.fromkeys(("data_name", "note"), name),
+        **{field: {name: name} for field in ("left_out", "samples")},
+        versions={**VERSIONS, name: name},
+    )
+    hostile = replace(results, plan=plan, class_names=[name] * 10)
+    gallery = Gallery(name, ((name, name, b"<svg/>"),))
+    for text in (page.html(hostile, {}, gallery), page.gallery_html(gallery)):
+        parser = _Names(text)
+        assert parser.open == []
+        assert "script" not in parser.tags
+        assert set(parser.names) == {name}
+
+
+@pytest.fixture
+def staged(record):
+    """One table of an SVM, a network and two kinds of students, of two seeds each."""
     cycle = {"model": "small_cnn", "schedule": "one_cycle", "loss": "crossentropy", "epochs": 4}
     settings = {
         "SVM": Settings(model="svm"),
@@ -383,28 +358,25 @@ def staged_results():
         "student": Settings(**cycle, self_training="transductive", self_training_epochs=6),
         "halves": Settings(**cycle, self_training="inductive", self_training_epochs=3),
     }
-    arms = tuple(Arm(name=name, settings=own) for name, own in settings.items())
-    experiment = Experiment(name="staged", title="Staged", section="", claim="", arms=arms)
-    plan = Plan(
-        experiments=(experiment,),
-        data_name="MNIST t10k",
-        data={0: "abc", 1: "abc"},
-        versions=VERSIONS,
+
+    def of(seed, own):
+        one = record(seed, own, n_unlabeled=1000 if own.uses_unlabeled else 0)
+        seen = (1.0, math.nan) * (own.all_epochs // 2) if own.has_network else ()
+        return one.replace(
+            history=one.history.replace(loss=(1.0,) * len(seen), training_accuracy=seen)
+        )
+
+    return results_of(
+        *(of(seed, own) for seed in (0, 1) for own in settings.values()),
+        arms=tuple(Arm(name=name, settings=own) for name, own in settings.items()),
+        claims=(),
+        seeds=(0, 1),
     )
-    done = []
-    for seed in (0, 1):
-        for own in settings.values():
-            end = own.all_epochs
-            one = record(seed, own, 90 - seed, scored_at=(end,))
-            unlabeled = 1000 if own.uses_heldout else 0
-            epochs = tuple([1.0, math.nan] * (end // 2)) if own.model != "svm" else ()
-            done.append(replace(one, n_unlabeled=unlabeled, loss=epochs[::2] * 2, accuracy=epochs))
-    return rows.results(plan, done)
 
 
-def test_arms_of_stages_say_what_they_have_seen(results):
+def test_arms_of_stages_say_what_they_have_seen(results, staged):
     """Labels and images without labels, and whether those are scored; no curves side by side."""
-    text = tables.markdown(staged_results())
+    text = tables.markdown(staged)
     (svm, network, student, halves) = [line for line in text.splitlines() if "400 labels" in line]
     assert [cell.strip() for cell in svm.split("|")[1:3]] == ["SVM", "400 labels"]
     assert network.split("|")[2].strip() == "400 labels"
@@ -414,22 +386,21 @@ def test_arms_of_stages_say_what_they_have_seen(results):
     assert "learned from" in text
     assert "reported" not in text
     assert "Training loss" not in text
-    assert "Training loss" not in tables.latex(staged_results())
+    assert "Training loss" not in tables.latex(staged)
     assert "learned from" not in tables.markdown(results)
 
 
-def test_numbers_that_are_not_there_are_null():
+def test_numbers_that_are_not_there_are_null(staged):
     """Epochs without labels have no accuracy: JSON has null for it, CSV no line."""
-    staged = staged_results()
-    arms = json.loads(exports.json_text(staged))["experiments"][0]["arms"]
+    arms = json.loads(csv_json.json_text(staged))["experiments"][0]["arms"]
     assert arms[1]["training_accuracy"][0] == [1.0, None, 1.0, None]
-    assert arms[2]["heldout_images_without_labels"] == 1000
-    assert "nan" not in exports.csv_text(staged)
+    assert arms[2]["n_unlabeled"] == 1000
+    assert "nan" not in csv_json.csv_text(staged)
 
 
-def test_figure_of_arms_of_stages():
+def test_figure_of_arms_of_stages(staged):
     """Where no curves can be drawn, held-out accuracies are, colored by what was learned from."""
-    drawn = figures.all_figures(staged_results())
+    drawn = figures.all_figures(staged)
     assert set(drawn) == {"heldout", "confusion"}
     (axes,) = drawn["heldout"].axes
     assert [label.get_text() for label in axes.get_yticklabels()] == [
@@ -447,5 +418,5 @@ def test_costs_stand_apart(results):
         "| Losses     | focal & co_1 50% |     2.5 |         5.0 |     1.00 GB |"
         in tables.costs(results)
     )
-    for text in (tables.markdown(results), exports.csv_text(results), exports.json_text(results)):
+    for text in (tables.markdown(results), csv_json.csv_text(results), csv_json.json_text(results)):
         assert "seconds" not in text

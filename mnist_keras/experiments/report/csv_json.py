@@ -1,115 +1,88 @@
-"""Rows become data for other programs: CSV with one line a number, and JSON."""
+"""Rows become data for other programs: CSV with one line for each number, and JSON."""
 
 import csv
 import io
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from statistics import fmean
+from itertools import zip_longest
 from typing import Any
 
-from mnist_keras._foundations.statistics import (
-    mean_and_spread,
-    sign_flip_p,
-    t_interval,
-    wilson_interval,
-)
+from mnist_keras._foundations.statistics import mean_and_spread, t_interval, wilson_interval
 from mnist_keras.experiments.report.rows import REPORTED_N, Results, Row
 from mnist_keras.experiments.verdicts import Verdict
 
-_CSV_COLUMNS = (
-    "experiment",
-    "section",
-    "arm",
-    "seed",
-    "epoch",
-    "quantity",
-    "measured",
-    "n",
-    "low",
-    "high",
-    "reported",
-    "verdict",
-    "data",
-    "backend",
+_COLUMNS = (
+    *("experiment", "section", "arm", "seed", "epoch", "quantity", "measured", "n", "low", "high"),
+    *("reported", "verdict", "data_name", "backend"),
 )
 
 
 def csv_text(results: Results) -> str:
-    """Return one line for each number: experiment, arm, seed, epoch, quantity, its interval."""
+    """Return one line for each number, with its origin, its interval and the reported number."""
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(_CSV_COLUMNS)
+    writer = csv.DictWriter(file, _COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    origin = {"data_name": results.plan.data_name, "backend": results.plan.versions["backend"]}
     for table in results.tables:
-        lines = [(row.arm.name, line) for row in table.rows for line in _csv_lines(row)]
-        lines += [(verdict.claim.arm, _csv_verdict(verdict)) for verdict in table.verdicts]
-        for arm, line in lines:
-            writer.writerow(
-                [
-                    table.experiment.name,
-                    table.experiment.section,
-                    arm,
-                    *line,
-                    *[""] * (len(_CSV_COLUMNS) - 5 - len(line)),
-                    results.data,
-                    results.versions["backend"],
-                ]
-            )
+        origin |= {"experiment": table.experiment.name, "section": table.experiment.section}
+        for row in table.rows:
+            writer.writerows({"arm": row.arm.name, **line, **origin} for line in _lines(row))
+        writer.writerows({**_verdict_line(verdict), **origin} for verdict in table.verdicts)
     return file.getvalue()
 
 
-def _csv_lines(row: Row) -> Iterator[list[Any]]:
-    """Yield seed, epoch, quantity, measured, n, low, high, reported."""
+def _lines(row: Row) -> Iterator[dict[str, Any]]:
     last = row.arm.settings.all_epochs
-    reported = row.arm.reported_accuracy
-    for quantity, values, n in (
-        ("test_accuracy", row.test, row.n_test),
-        ("heldout_accuracy", row.heldout, row.n_heldout),
+    for quantity, values, n, reported in (
+        ("test_accuracy", row.test, row.n_test, row.reported_accuracy),
+        ("heldout_accuracy", row.heldout, row.n_heldout, None),
     ):
         for seed, value in zip(row.seeds, values, strict=False):
-            said = reported / 100 if reported is not None and quantity == "test_accuracy" else ""
-            yield [seed, last, quantity, value, n, *wilson_interval(value * n, n), said]
-    for seed, curve in zip(row.seeds, row.loss, strict=True):
-        for epoch, value in enumerate(curve, 1):
-            said = dict(enumerate(row.arm.reported_loss, 1)).get(epoch, "")
-            yield [seed, epoch, "loss", value, "", "", "", said]
-    for seed, curve in zip(row.seeds, row.training_accuracy, strict=True):
-        for epoch, value in enumerate(curve, 1):
-            if not math.isnan(value):
-                yield [seed, epoch, "training_accuracy", value]
+            low, high = wilson_interval(value * n, n)
+            shared = {"seed": seed, "epoch": last, "quantity": quantity, "measured": value}
+            yield shared | {"n": n, "low": low, "high": high, "reported": reported}
+    for quantity, curves, reported_curve in (
+        ("loss", row.loss, row.arm.reported_loss),
+        ("training_accuracy", row.training_accuracy, ()),
+    ):
+        for seed, curve in zip(row.seeds, curves, strict=True):
+            pairs = zip_longest(curve, reported_curve[: len(curve)])
+            for epoch, (value, reported) in enumerate(pairs, 1):
+                if not math.isnan(value):
+                    shared = {"seed": seed, "epoch": epoch, "quantity": quantity}
+                    yield shared | {"measured": value, "reported": reported}
     for seed, epoch in row.diverged.items():
-        yield [seed, epoch, "diverged"]
+        yield {"seed": seed, "epoch": epoch, "quantity": "diverged"}
     for seed in row.missing:
-        yield [seed, last, "missing"]
+        yield {"seed": seed, "epoch": last, "quantity": "missing"}
 
 
-def _csv_verdict(verdict: Verdict) -> list[Any]:
-    """Return seed, epoch, quantity, measured, n, low, high, reported, verdict of a claim."""
+def _verdict_line(verdict: Verdict) -> dict[str, Any]:
     claim = verdict.claim
-    quantity = f"{claim.quantity} less that of {claim.against}"
-    mean = fmean(verdict.differences) if verdict.differences else ""
-    low, high = verdict.interval or ("", "")
-    n = len(verdict.differences)
-    return ["", claim.epoch or "", quantity, mean, n, low, high, "", verdict.verdict]
+    low, high = verdict.t_interval or (None, None)
+    return {
+        "arm": claim.arm,
+        "epoch": claim.epoch,
+        "quantity": f"{claim.quantity} less that of {claim.against}",
+        "measured": verdict.mean_difference,
+        "n": len(verdict.differences),
+        "low": low,
+        "high": high,
+        "verdict": verdict.verdict,
+    }
 
 
 def json_text(results: Results) -> str:
-    """Return everything the other formats show, and each seed's values."""
+    """Return everything that the other formats show, and the values of each seed."""
+    said = {"data_name", "data_fingerprints", "versions", "note", "left_out"}
     document = {
-        "data": results.data,
-        "data_fingerprints": {str(seed): hash for seed, hash in results.fingerprints.items()},
-        "note": results.note,
-        "left_out": dict(results.left_out),
-        "versions": dict(results.versions),
-        "planned_runs": results.planned,
-        "missing_runs": results.missing,
+        **results.plan.model_dump(include=said),
+        "planned_runs": results.planned_runs,
+        "missing_runs": results.missing_runs,
         "experiments": [
             {
-                "name": table.experiment.name,
-                "title": table.experiment.title,
-                "section": table.experiment.section,
-                "claim": table.experiment.claim,
+                **table.experiment.model_dump(include={"name", "title", "section", "claim"}),
                 "arms": [_json_row(row) for row in table.rows],
                 "claims": [_json_verdict(verdict) for verdict in table.verdicts],
             }
@@ -120,42 +93,27 @@ def json_text(results: Results) -> str:
 
 
 def _json_row(row: Row) -> dict[str, Any]:
-    reported = row.arm.reported_accuracy
+    accuracy, loss = row.reported_accuracy, row.arm.reported_loss
+    as_they_are = ("n_training", "n_unlabeled", "seeds", "loss", "confusion", "diverged", "missing")
     return {
         "name": row.arm.name,
-        "settings": asdict(row.arm.settings),
-        "labels": row.n_training,
-        "heldout_images_without_labels": row.n_unlabeled,
-        "reported": {
-            "accuracy": None if reported is None else reported / 100,
-            "n": REPORTED_N,
-            "loss": list(row.arm.reported_loss),
-        },
-        "seeds": list(row.seeds),
+        "settings": row.arm.settings.model_dump(),
+        "reported": {"accuracy": accuracy, "n": REPORTED_N, "loss": loss},
         "test": _json_accuracy(row.test, row.n_test),
         "heldout": _json_accuracy(row.heldout, row.n_heldout),
-        "loss": [list(curve) for curve in row.loss],
+        **{name: getattr(row, name) for name in as_they_are},
         "training_accuracy": [
             [None if math.isnan(value) else value for value in curve]
             for curve in row.training_accuracy
         ],
-        "confusion": [list(line) for line in row.confusion],
-        "diverged": {str(seed): epoch for seed, epoch in row.diverged.items()},
-        "missing": list(row.missing),
     }
 
 
 def _json_verdict(verdict: Verdict) -> dict[str, Any]:
-    differences = verdict.differences
+    numbers = ("seeds", "differences", "mean_difference", "t_interval", "sign_flip_p")
     return {
-        **asdict(verdict.claim),
-        "verdict": verdict.verdict,
-        "sentence": verdict.sentence,
-        "seeds": list(verdict.seeds),
-        "differences": list(differences),
-        "mean_difference": fmean(differences) if differences else None,
-        "t_interval": verdict.interval,
-        "sign_flip_p": sign_flip_p(differences) if differences else None,
+        **verdict.claim.model_dump(),
+        **{name: getattr(verdict, name) for name in ("verdict", "sentence", *numbers)},
     }
 
 
@@ -165,7 +123,7 @@ def _json_accuracy(values: Sequence[float], n: int) -> dict[str, Any] | None:
     mean, spread = mean_and_spread(values)
     return {
         "n": n,
-        "values": list(values),
+        "values": values,
         "mean": mean,
         "standard_deviation": spread,
         "wilson_interval": wilson_interval(mean * n, n),

@@ -1,4 +1,4 @@
-"""Rows become pictures: curves, differences with their intervals, confusion matrices."""
+"""Rows become figures: curves, differences with their intervals, confusion matrices."""
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
@@ -10,20 +10,20 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from mnist_keras._foundations.pictures import COLORS, MARKERS, canvas, draw_confusion, plain_names
 from mnist_keras._foundations.statistics import t_interval
 from mnist_keras.experiments.report.rows import Results, Row, distinct_curves
-from mnist_keras.training.settings import NO_NETWORKS
 
 
 def all_figures(results: Results) -> dict[str, Figure]:
     """Return the figures that the results have numbers for, by name."""
+    tables = results.tables
     with plain_names():
         figures: dict[str, Figure] = {}
-        if any(table.has_curves for table in results.tables):
+        if any(table.has_curves for table in tables):
             figures |= {"loss": loss_figure(results), "accuracy": accuracy_figure(results)}
-        if any(not table.has_curves for table in results.tables):
+        if any(not table.has_curves for table in tables):
             figures["heldout"] = heldout_figure(results)
-        if any(verdict.interval for table in results.tables for verdict in table.verdicts):
+        if any(verdict.t_interval for table in tables for verdict in table.verdicts):
             figures["differences"] = difference_figure(results)
-        if any(row.confusion for table in results.tables for row in table.rows):
+        if any(row.confusion for table in tables for row in table.rows):
             figures["confusion"] = confusion_figure(results)
     return figures
 
@@ -31,8 +31,8 @@ def all_figures(results: Results) -> dict[str, Figure]:
 def loss_figure(results: Results) -> Figure:
     """Return the training loss by epoch, one panel for each experiment.
 
-    Measured curves are solid, the mean over seeds in a band from the least to the greatest;
-    reported curves are dashed.
+    Measured curves are solid: the mean over seeds, in a band from the least to the greatest.
+    Reported curves are dashed.
     """
 
     def draw(axes: Axes, rows: Sequence[Row]) -> None:
@@ -44,9 +44,8 @@ def loss_figure(results: Results) -> Figure:
         axes.set(xlabel="epoch", ylabel="training loss")
         axes.set_ylim(bottom=0)
 
-    return _panels(
-        results, "Training loss: measured (solid, band over seeds) and reported (dashed)", draw
-    )
+    title = "Training loss: measured (solid, band over seeds) and reported (dashed)"
+    return _curve_figure(results, title, draw)
 
 
 def accuracy_figure(results: Results) -> Figure:
@@ -62,9 +61,8 @@ def accuracy_figure(results: Results) -> Figure:
             own = row.mean_loss
             # A shorter arm has the color of the training whose first epochs it is.
             number = next((n for n, r in enumerate(shown) if r.mean_loss[: len(own)] == own), 0)
-            end = [row.arm.settings.all_epochs] * len(row.heldout)
             axes.plot(
-                end,
+                [row.arm.settings.all_epochs] * len(row.heldout),
                 [100 * value for value in row.heldout],
                 linestyle="none",
                 marker=MARKERS[number % len(MARKERS)],
@@ -73,139 +71,24 @@ def accuracy_figure(results: Results) -> Figure:
             )
         axes.set(xlabel="epoch", ylabel="accuracy, %", ylim=(0, 102))
 
-    title = "Accuracy: training (solid, band over seeds) and held-out (hollow, one a seed)"
-    return _panels(results, title, draw)
+    title = "Accuracy: training (solid, band over seeds) and held-out (hollow, one per seed)"
+    return _curve_figure(results, title, draw)
 
 
-def heldout_figure(results: Results) -> Figure:
-    """Return the held-out accuracy of arms, colored by what they learned from.
-
-    Dots are seeds, diamonds their means, lines the 95 % intervals. The axis is of errors, in
-    logarithms: halving them is as long a way anywhere.
-    """
-    tables = [table for table in results.tables if not table.has_curves]
-    figure = canvas(9, 1.2 + 0.34 * sum(2 + len(table.rows) for table in tables))
-    heights = [2 + len(table.rows) for table in tables]
-    panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, table in zip(panels, tables, strict=True):
-        for line, row in enumerate(table.rows):
-            if row.heldout:
-                errors = [max(100 * (1 - value), 0.05) for value in row.heldout]
-                low, high = t_interval(row.heldout) or (row.heldout[0],) * 2
-                color = COLORS[_KINDS.index(_kind(row))]
-                axes.plot(errors, [line - 0.22] * len(errors), "o", color=color, ms=3, alpha=0.6)
-                ends = [max(100 * (1 - bound), 0.05) for bound in (low, high)]
-                axes.plot(ends, [line, line], "-", color=color, lw=2)
-                axes.plot([fmean(errors)], [line], "D", color=color, ms=5)
-        for number, kind in enumerate(_KINDS):
-            axes.plot([], [], "D", color=COLORS[number], label=kind)
-        axes.set_yticks(range(len(table.rows)), [row.arm.name for row in table.rows], fontsize=8)
-        axes.set(xscale="log", xlabel="held-out accuracy, %", ylim=(len(table.rows) - 0.4, -0.7))
-        axes.invert_xaxis()
-        axes.xaxis.set_major_locator(FixedLocator([50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1]))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(lambda error, _: f"{100 - error:g}")
-        axes.set_title(table.experiment.title, fontsize=11)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=3)
-    title = "Held-out accuracy: seeds (dots), mean and 95 % interval, on an axis of errors"
-    figure.suptitle(_caption(results, title), fontsize=10)
-    return figure
-
-
-_KINDS = ("labels, no network", "labels", "labels and images without labels")
-
-
-def _kind(row: Row) -> str:
-    settings = row.arm.settings
-    if settings.model in NO_NETWORKS:
-        return _KINDS[0]
-    return _KINDS[2 if settings.uses_heldout else 1]
-
-
-def difference_figure(results: Results) -> Figure:
-    """Return a forest plot: each claim's differences by seed, their mean and its 95 % interval."""
-    found = [verdict for table in results.tables for verdict in table.verdicts if verdict.interval]
-    points = [v for v in found if v.claim.quantity == "heldout_accuracy"]
-    losses = [v for v in found if v.claim.quantity != "heldout_accuracy"]
-    groups = [
-        (group, scale, unit)
-        for group, scale, unit in (
-            (points, 100, "held-out accuracy, points"),
-            (losses, 1, "training loss"),
-        )
-        if group
-    ]
-    figure = canvas(9, 1.2 + 0.8 * len(found))
-    heights = [1 + len(group) for group, _, _ in groups]
-    panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (group, scale, unit) in zip(panels, groups, strict=True):
-        for line, verdict in enumerate(group):
-            values = [scale * value for value in verdict.differences]
-            low, high = (scale * bound for bound in verdict.interval or (0, 0))
-            # Above the line, so that a narrow interval is not hidden by its dots.
-            axes.plot(values, [line - 0.2] * len(values), "o", color="#56B4E9", markersize=4)
-            axes.plot([low, high], [line, line], "-", color="#000000", lw=2)
-            axes.plot([fmean(values)], [line], "D", color="#000000", markersize=6)
-        axes.axvline(0, color="#D55E00", lw=1, linestyle="--")
-        axes.set_yticks(
-            range(len(group)),
-            [f"{' − '.join(v.claim.sides)}\n{v.verdict}" for v in group],
-            fontsize=8,
-        )
-        axes.set(xlabel=f"difference in {unit}", ylim=(len(group) - 0.4, -0.6))
-        axes.grid(alpha=0.3, axis="x")
-    figure.suptitle(
-        _caption(results, "Differences by seed (dots), mean and 95 % interval"), fontsize=10
-    )
-    return figure
-
-
-def confusion_figure(results: Results) -> Figure:
-    """Return how often images of each class (line) were given each class (column), by arm."""
-    shown: list[tuple[str, Row]] = []
-    for table in results.tables:
-        for row in table.rows:
-            known = any(row.confusion == other.confusion for _, other in shown)
-            if row.confusion and not known:
-                shown.append((table.experiment.title, row))
-    columns = min(3, len(shown))
-    lines = -(-len(shown) // columns)
-    figure = canvas(4.2 * columns, 4.3 * lines + 0.5)
-    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for axes, (title, row) in zip(panels, shown, strict=False):
-        draw_confusion(axes, row.confusion, results.class_names)
-        axes.set_title(f"{title}: {row.arm.name}", fontsize=8)
-    for axes in panels[len(shown) :]:
-        axes.set_axis_off()
-    figure.suptitle(_caption(results, "Confusion, % of each true class, all seeds"), fontsize=10)
-    return figure
-
-
-def _panels(results: Results, title: str, draw: Callable[[Axes, Sequence[Row]], None]) -> Figure:
+def _curve_figure(
+    results: Results, title: str, draw: Callable[[Axes, Sequence[Row]], None]
+) -> Figure:
     """Return a figure of one panel for each experiment whose arms have curves."""
     tables = [table for table in results.tables if table.has_curves]
-    count = len(tables)
-    columns = min(2, count)
-    lines = -(-count // columns)
-    figure = canvas(6.4 * columns, 4.2 * lines + 0.5)
-    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for axes, table in zip(panels, tables, strict=False):
+    figure, panels = _grid(results, title, len(tables), columns=2, width=6.4, height=4.2)
+    for axes, table in zip(panels, tables, strict=True):
         draw(axes, table.rows)
         axes.set_title(table.experiment.title, fontsize=11)
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8)
-    for axes in panels[count:]:
-        axes.set_axis_off()
-    figure.suptitle(_caption(results, title), fontsize=10)
     return figure
-
-
-def _caption(results: Results, title: str) -> str:
-    partial = ", partial" if results.missing else ""
-    return f"{title}\n{results.data}, {results.versions['backend']}{partial}"
 
 
 def _band(axes: Axes, curves: Sequence[Sequence[float]], label: str, number: int) -> None:
@@ -227,3 +110,118 @@ def _curve(axes: Axes, curve: Sequence[float], label: str, number: int, line: st
         markevery=max(1, len(curve) // 10),
         label=label,
     )
+
+
+_KINDS = ("labels, no network", "labels", "labels and images without labels")
+
+
+def _kind(row: Row) -> int:
+    if not row.arm.settings.has_network:
+        return 0
+    return 2 if row.arm.settings.uses_unlabeled else 1
+
+
+def heldout_figure(results: Results) -> Figure:
+    """Return the held-out accuracy of arms, colored by what they learned from.
+
+    Dots are seeds, diamonds their means, lines the 95 % intervals. The axis shows errors in
+    logarithms: halving them is the same distance everywhere.
+    """
+    title = "Held-out accuracy: seeds (dots), mean and 95 % interval, on an axis of errors"
+    tables = [table for table in results.tables if not table.has_curves]
+    heights = [2 + len(table.rows) for table in tables]
+    figure, panels = _stack(results, title, heights, 0.34 * sum(heights))
+    for axes, table in zip(panels, tables, strict=True):
+        for line, row in enumerate(table.rows):
+            if row.heldout:
+                errors = [max(100 * (1 - value), 0.05) for value in row.heldout]
+                low, high = t_interval(row.heldout) or (row.heldout[0],) * 2
+                color = COLORS[_kind(row)]
+                axes.plot(errors, [line - 0.22] * len(errors), "o", color=color, ms=3, alpha=0.6)
+                ends = [max(100 * (1 - bound), 0.05) for bound in (low, high)]
+                axes.plot(ends, [line, line], "-", color=color, lw=2)
+                axes.plot([fmean(errors)], [line], "D", color=color, ms=5)
+        for number, kind in enumerate(_KINDS):
+            axes.plot([], [], "D", color=COLORS[number], label=kind)
+        axes.set_yticks(range(len(table.rows)), [row.arm.name for row in table.rows], fontsize=8)
+        axes.set(xscale="log", xlabel="held-out accuracy, %", ylim=(len(table.rows) - 0.4, -0.7))
+        axes.invert_xaxis()
+        axes.xaxis.set_major_locator(FixedLocator([50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1]))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(lambda error, _: f"{100 - error:g}")
+        axes.set_title(table.experiment.title, fontsize=11)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=3)
+    return figure
+
+
+def difference_figure(results: Results) -> Figure:
+    """Return a forest plot: each claim's differences by seed, their mean and its 95 % interval."""
+    found = [v for table in results.tables for v in table.verdicts if v.t_interval]
+    points = [v for v in found if v.claim.quantity == "heldout_accuracy"]
+    losses = [v for v in found if v.claim.quantity != "heldout_accuracy"]
+    groups = [(points, 100, "held-out accuracy, points"), (losses, 1, "training loss")]
+    groups = [group for group in groups if group[0]]
+    title = "Differences by seed (dots), mean and 95 % interval"
+    heights = [1 + len(group[0]) for group in groups]
+    figure, panels = _stack(results, title, heights, 0.8 * len(found))
+    for axes, (group, scale, unit) in zip(panels, groups, strict=True):
+        for line, verdict in enumerate(group):
+            values = [scale * value for value in verdict.differences]
+            ends = [scale * bound for bound in verdict.t_interval or ()]
+            # Above the line, so that a narrow interval is not hidden by its dots.
+            axes.plot(values, [line - 0.2] * len(values), "o", color="#56B4E9", markersize=4)
+            axes.plot(ends, [line] * len(ends), "-", color="#000000", lw=2)
+            axes.plot([fmean(values)], [line], "D", color="#000000", markersize=6)
+        axes.axvline(0, color="#D55E00", lw=1, linestyle="--")
+        labels = [f"{' − '.join(verdict.claim.sides)}\n{verdict.verdict}" for verdict in group]
+        axes.set_yticks(range(len(group)), labels, fontsize=8)
+        axes.set(xlabel=f"difference in {unit}", ylim=(len(group) - 0.4, -0.6))
+        axes.grid(alpha=0.3, axis="x")
+    return figure
+
+
+def confusion_figure(results: Results) -> Figure:
+    """Return how often images of each class (row) were given each class (column), by arm."""
+    shown: list[tuple[str, Row]] = []
+    for table in results.tables:
+        for row in table.rows:
+            known = any(row.confusion == other.confusion for _, other in shown)
+            if row.confusion and not known:
+                shown.append((f"{table.experiment.title}: {row.arm.name}", row))
+    title = "Confusion, % of each true class, all seeds"
+    figure, panels = _grid(results, title, len(shown), columns=3, width=4.2, height=4.3)
+    for axes, (name, row) in zip(panels, shown, strict=True):
+        draw_confusion(axes, row.confusion, results.class_names)
+        axes.set_title(name, fontsize=8)
+    return figure
+
+
+def _grid(
+    results: Results, title: str, count: int, *, columns: int, width: float, height: float
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its panels, at most this many side by side."""
+    columns = min(columns, count)
+    lines = -(-count // columns)
+    figure = canvas(width * columns, height * lines + 0.5)
+    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    _caption(figure, results, title)
+    return figure, panels[:count]
+
+
+def _stack(
+    results: Results, title: str, heights: Sequence[int], inches: float
+) -> tuple[Figure, Sequence[Axes]]:
+    """Return a figure and its panels, one below the other, of these relative heights."""
+    figure = canvas(9, 1.2 + inches)
+    panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    _caption(figure, results, title)
+    return figure, list(panels)
+
+
+def _caption(figure: Figure, results: Results, title: str) -> None:
+    partial = ", partial" if results.missing_runs else ""
+    origin = f"{results.plan.data_name}, {results.plan.versions['backend']}{partial}"
+    figure.suptitle(f"{title}\n{origin}", fontsize=10)

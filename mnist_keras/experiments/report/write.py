@@ -1,8 +1,7 @@
 """Everything that is made of a results folder, from its plan and records alone."""
 
 from mnist_keras._foundations.pictures import encode, read_gallery
-from mnist_keras.experiments.report import csv_json as exports
-from mnist_keras.experiments.report import figures, page, rows, tables
+from mnist_keras.experiments.report import csv_json, figures, page, rows, tables
 from mnist_keras.experiments.report.rows import Results
 from mnist_keras.experiments.results_folder import ResultsFolder
 
@@ -26,9 +25,9 @@ def write_report(folder: ResultsFolder) -> Results:
     drawn = figures.all_figures(results)
     files = {
         "tables.md": tables.markdown(results).encode(),
-        "tables.csv": exports.csv_text(results).encode(),
+        "tables.csv": csv_json.csv_text(results).encode(),
         "tables.tex": tables.latex(results).encode(),
-        "tables.json": exports.json_text(results).encode(),
+        "tables.json": csv_json.json_text(results).encode(),
         "costs.md": tables.costs(results).encode(),
         "report.html": page.html(results, drawn, read_gallery(folder.path / ALBUM)).encode(),
     }
