@@ -9,7 +9,6 @@ their name. `table` puts the held-out accuracies of several results folders side
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -21,11 +20,11 @@ import numpy as np  # noqa: E402
 from sklearn.model_selection import StratifiedKFold  # noqa: E402
 
 from mnist_keras._foundations.statistics import t_interval, wilson_interval  # noqa: E402
+from mnist_keras._foundations.texts import markdown_table, percent  # noqa: E402
 from mnist_keras.datasets import sources  # noqa: E402
-from mnist_keras.datasets.splits import draw
+from mnist_keras.datasets.splits import draw  # noqa: E402
 from mnist_keras.experiments.experiment import find  # noqa: E402
 from mnist_keras.experiments.report.rows import results  # noqa: E402
-from mnist_keras.experiments.report.tables import markdown_table  # noqa: E402
 from mnist_keras.experiments.results_folder import ResultsFolder  # noqa: E402
 from mnist_keras.training import classical, representation, stages  # noqa: E402
 from mnist_keras.training.data import Data  # noqa: E402
@@ -94,12 +93,11 @@ def tuning(images, word=""):
         old = {place: getattr(*place) for place in numbers}
         for (module, number), value in numbers.items():
             setattr(module, number, value)
-        settings = replace(ARMS[arm], **changes)
+        settings = ARMS[arm].replace(**changes)
         right = np.concatenate([cross_validated(settings, images, seed) for seed in SEEDS])
         for (module, number), value in old.items():
             setattr(module, number, value)
-        low, high = wilson_interval(right.sum(), len(right))
-        yield [name, f"{100 * right.mean():.2f} [{100 * low:.1f}, {100 * high:.1f}]"]
+        yield [name, percent(right.mean(), wilson_interval(right.sum(), len(right)))]
 
 
 def side_by_side(paths):
@@ -109,14 +107,16 @@ def side_by_side(paths):
         folder = ResultsFolder(Path(path))
         plan = folder.read_plan()
         found.append(results(plan, folder.records()[0]))
-    yield ["arm", *(f"{each.data}, {len(each.fingerprints)} seeds" for each in found)]
+    yield [
+        "arm",
+        *(f"{each.plan.data_name}, {len(each.plan.data_fingerprints)} seeds" for each in found),
+    ]
     for arm in EXPERIMENT.arms:
         cells = []
         for each in found:
             (row,) = [r for table in each.tables for r in table.rows if r.arm.name == arm.name]
-            low, high = (100 * bound for bound in t_interval(row.heldout) or (np.nan, np.nan))
-            mean = 100 * fmean(row.heldout)
-            cells.append(f"{mean:.2f} [{low:.1f}, {min(high, 100):.1f}]")
+            low, high = t_interval(row.heldout) or (np.nan, np.nan)
+            cells.append(percent(fmean(row.heldout), (low, min(high, 1.0))))
         yield [arm.name, *cells]
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mnist_keras._foundations.texts import markdown_table
 from mnist_keras.cli import cli
 from mnist_keras.datasets.image_folder.findings import KINDS, Severity
-from mnist_keras.experiments.report.tables import markdown_table
 
 PATH = Path(__file__).parents[1] / "README.md"
 PAGES = [PATH, *sorted((PATH.parent / "docs").glob("*.md"))]

@@ -49,13 +49,13 @@ def compare(
 
 def print_comparison(directories: Sequence[Path], tolerance: "Tolerance | None" = None) -> bool:
     """Print the comparison; return whether all pairs are within the tolerance."""
+    from mnist_keras._foundations.texts import markdown_table
     from mnist_keras.experiments.agreement import (
         PROMISED_EPOCHS,
         Tolerance,
         agreement_table,
         compare_all,
     )
-    from mnist_keras.experiments.report.tables import markdown_table
     from mnist_keras.experiments.results_folder import ResultsFolder
     from mnist_keras.training.record import RecordError
 

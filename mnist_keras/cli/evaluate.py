@@ -115,7 +115,7 @@ def _split_seen(
 
 
 def _lines(found: "Evaluation") -> Iterator[str]:
-    from mnist_keras.experiments.report.tables import markdown_table
+    from mnist_keras._foundations.texts import markdown_table
 
     low, high = found.accuracy_interval
     rows = [
@@ -166,9 +166,11 @@ def _scored(name: str, value: float, bounds: tuple[float, float] | None) -> list
 
 
 def _percent(share: float, bounds: tuple[float, float] | None) -> str:
+    from mnist_keras._foundations.texts import percent
+
     if bounds is None:
         return "–"
-    return f"{100 * share:.2f} [{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
+    return percent(share, bounds)
 
 
 def _as_json(found: "Evaluation") -> dict[str, Any]:

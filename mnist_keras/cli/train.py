@@ -141,12 +141,11 @@ def _expectation(recipe: "Recipe", data: "Data") -> str:
 
 def metric_lines(metrics: "Metrics") -> list[str]:
     """Return what a card says of the model, a line for each number."""
+    from mnist_keras._foundations.texts import percent
+
     lines = [f"training loss {metrics.training_loss:.4f}"]
     for title, found in (("test", metrics.test), ("held-out", metrics.heldout)):
         if found:
-            low, high = (100 * bound for bound in found.interval)
-            lines.append(
-                f"{title} accuracy {100 * found.accuracy:.2f} % [{low:.1f}, {high:.1f}], "
-                f"n = {found.n:,}"
-            )
+            share = percent(found.accuracy, found.interval, unit=" %")
+            lines.append(f"{title} accuracy {share}, n = {found.n:,}")
     return lines

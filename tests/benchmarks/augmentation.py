@@ -22,7 +22,7 @@ from mnist_keras.datasets import augmentation
 
 backends.use(backends.choose())
 
-from mnist_keras.experiments.report.tables import markdown_table  # noqa: E402
+from mnist_keras._foundations.texts import markdown_table  # noqa: E402
 
 BATCH, AT_ONCE = 100, 8
 

@@ -24,7 +24,7 @@ from mnist_keras.datasets.splits import draw
 backends.use(backends.choose())
 
 from mnist_keras._foundations.statistics import t_interval, wilson_interval  # noqa: E402
-from mnist_keras.experiments.report.tables import markdown_table  # noqa: E402
+from mnist_keras._foundations.texts import markdown_table  # noqa: E402
 from mnist_keras.explanations.erasure import erasure  # noqa: E402
 from mnist_keras.explanations.maps import grad_cam, hires_cam, occlusion  # noqa: E402
 from mnist_keras.inference.evaluation import evaluate  # noqa: E402

@@ -23,7 +23,7 @@ from mnist_keras.datasets import sources
 
 backends.use(backends.choose())
 
-from mnist_keras.experiments.report.tables import markdown_table  # noqa: E402
+from mnist_keras._foundations.texts import markdown_table  # noqa: E402
 from mnist_keras.inference.classification import classify, image_files  # noqa: E402
 from mnist_keras.inference.model_card import Card  # noqa: E402
 from mnist_keras.inference.model_file import TrainedModel  # noqa: E402
