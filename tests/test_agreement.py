@@ -19,7 +19,8 @@ from mnist_keras.experiments.agreement import Tolerance, compare, compare_all
 from mnist_keras.experiments.experiment import folder
 from mnist_keras.experiments.results_folder import ResultsFolder
 from mnist_keras.training.data import Data
-from mnist_keras.training.engine import Trainer
+from mnist_keras.training.engine import train
+from mnist_keras.training.record import History
 from mnist_keras.training.run import Run
 from mnist_keras.training.settings import Settings
 
@@ -39,7 +40,7 @@ def trained(data):
     """The function that trains one short run of the CNN and returns its record."""
 
     def train_once():
-        return Trainer().train(Run(settings=SETTINGS, seed=0, scored_at=(2,)), data)
+        return train(Run.whole(SETTINGS, seed=0), data).record
 
     return train_once
 
@@ -48,6 +49,12 @@ def trained(data):
 def original(trained):
     """The record that perturbed ones are compared with."""
     return trained()
+
+
+def changed(record, **fields):
+    """Return the record with some fields changed, its own or its history's."""
+    history = {name: fields.pop(name) for name in [*fields] if name in History.model_fields}
+    return record.replace(history=record.history.replace(**history), **fields)
 
 
 def problems(original, other):
@@ -109,54 +116,54 @@ def test_one_other_mask_bit_is_seen(original, trained, monkeypatch):
 
 def test_tolerances(original):
     """Loss of the first epoch, later loss, predictions and a lost epoch each have their limit."""
-    a, b = original.loss
+    a, b = original.history.loss
     half = original.scores[2].heldout.copy()
     half[::2] = (half[::2] + 1) % 10
     cases = {
         (): original,
-        ("first epoch's loss",): replace(original, loss=(a + 2e-5, b)),
-        ("loss more than 0.005",): replace(original, loss=(a, b + 6e-3)),
-        ("loss more",): replace(original, loss=(a, float("nan"))),
-        ("loss more than",): replace(original, loss=(a,)),
-        ("less than 99.5% of predictions",): replace(
-            original, scores={2: replace(original.scores[2], heldout=half)}
+        ("first epoch's loss",): changed(original, loss=(a + 2e-5, b)),
+        ("loss more than 0.005",): changed(original, loss=(a, b + 6e-3)),
+        ("loss more",): changed(original, loss=(a, float("nan"))),
+        ("loss more than",): changed(original, loss=(a,)),
+        ("less than 99.5% of predictions",): changed(
+            original, scores={2: original.scores[2].replace(heldout=half)}
         ),
     }
     for words, other in cases.items():
         found = problems(original, other)
         assert len(found) == len(words), found
         assert all(word in line for word, line in zip(words, found, strict=True))
-    assert problems(replace(original, loss=(a, b, 9.0)), replace(original, loss=(a, b, 9.1)))
+    assert problems(changed(original, loss=(a, b, 9.0)), changed(original, loss=(a, b, 9.1)))
 
 
 def test_normalized_networks_have_a_limit_of_their_own(original):
     """Of the small CNN, the loss may differ by a twentieth of itself; bits may not differ."""
-    run = Run(settings=Settings(model="small_cnn", epochs=2), seed=0, scored_at=(2,))
-    one = replace(original, run=run, loss=(20.0, 10.0))
-    wrong = {2: replace(original.scores[2], heldout=original.scores[2].heldout + 1)}
-    assert problems(one, replace(one, loss=(20.9, 10.4), scores=wrong)) == []
-    assert problems(one, replace(one, loss=(20.0, 10.6))) == ["loss more than 5% apart"]
-    assert problems(one, replace(one, loss=(20.0,))) == ["loss more than 5% apart"]
+    run = Run.whole(Settings(model="small_cnn", epochs=2), seed=0)
+    one = changed(original, run=run, loss=(20.0, 10.0))
+    wrong = {2: original.scores[2].replace(heldout=original.scores[2].heldout + 1)}
+    assert problems(one, changed(one, loss=(20.9, 10.4), scores=wrong)) == []
+    assert problems(one, changed(one, loss=(20.0, 10.6))) == ["loss more than 5% apart"]
+    assert problems(one, changed(one, loss=(20.0,))) == ["loss more than 5% apart"]
     assert "weights not identical" in problems(
-        one, replace(one, fingerprints={**one.fingerprints, "weights": "x"})
+        one, changed(one, fingerprints={**one.history.fingerprints, "weights": "x"})
     )
 
 
 def test_what_has_no_epochs_agrees_with_itself(original):
     """An SVM has no loss to compare; its predictions are."""
     run = Run(settings=Settings(model="svm"), seed=0, scored_at=(2,))
-    one = replace(original, run=run, loss=(), accuracy=())
+    one = changed(original, run=run, loss=(), training_accuracy=())
     assert problems(one, one) == []
-    wrong = {2: replace(original.scores[2], heldout=original.scores[2].heldout + 1)}
-    assert problems(one, replace(one, scores=wrong)) == ["less than 99.5% of predictions equal"]
+    wrong = {2: original.scores[2].replace(heldout=original.scores[2].heldout + 1)}
+    assert problems(one, changed(one, scores=wrong)) == ["less than 99.5% of predictions equal"]
 
 
 def test_epochs_after_the_tenth_are_not_judged(original):
     """What rounding does after ten epochs is shown and not judged."""
     score = original.scores[2]
-    one = replace(original, loss=(1.0,) * 12, accuracy=(0.5,) * 12, scores={12: score})
-    wrong = {12: replace(score, test=score.test + 1)}
-    other = replace(one, loss=(1.0,) * 11 + (2.0,), scores=wrong)
+    one = changed(original, loss=(1.0,) * 12, training_accuracy=(0.5,) * 12, scores={12: score})
+    wrong = {12: score.replace(test=score.test + 1)}
+    other = changed(one, loss=(1.0,) * 11 + (2.0,), scores=wrong)
     found = compare(("a", one), ("b", other))
     assert found.outside(Tolerance()) == []
     assert found.loss[-1] == 1.0
@@ -167,8 +174,8 @@ def test_epochs_after_the_tenth_are_not_judged(original):
 
 def test_runs_are_matched(original):
     """Each run meets its like: other seeds and data stay alone and are named."""
-    other_seed = replace(original, run=replace(original.run, seed=1))
-    other_data = replace(original, data_fingerprint="other")
+    other_seed = changed(original, run=replace(original.run, seed=1))
+    other_data = changed(original, data_fingerprint="other")
     found, alone = compare_all(
         [("a", original), ("b", other_seed), ("c", original), ("d", other_data)]
     )
@@ -182,9 +189,9 @@ def test_compare_command(original, invoke, tmp_path):
     """Exit code 0 where records agree, 5 where not, 2 where there is nothing to compare."""
     for name, record in {
         "jax": original,
-        "torch": replace(original, versions=original.versions | {"backend": "other"}),
-        "off": replace(original, loss=(original.loss[0] + 1e-3, original.loss[1])),
-        "alone": replace(original, run=replace(original.run, seed=1)),
+        "torch": changed(original, versions=original.versions | {"backend": "other"}),
+        "off": changed(original, loss=(original.history.loss[0] + 1e-3, original.history.loss[1])),
+        "alone": changed(original, run=replace(original.run, seed=1)),
     }.items():
         (tmp_path / name / "records").mkdir(parents=True)
         ResultsFolder(tmp_path / name).write_record(record)
@@ -397,14 +404,10 @@ from mnist_keras.experiments.results_folder import ResultsFolder
 from mnist_keras.training.run import Run
 from mnist_keras.training.settings import Settings
 from mnist_keras.training.data import Data
-from mnist_keras.training.engine import Trainer
-settings = Settings(epochs=1)
+from mnist_keras.training.engine import train
 images, heldout = draw(sources.load("digits", channels=3), 10, seed=0)
 data = Data(images, heldout.take(range(60)))
-record = Trainer().train(
-    Run(settings=settings, seed=0, scored_at=(1,)), data
-)
-print(record.loss[0])
+print(train(Run.whole(Settings(epochs=1), seed=0), data).record.history.loss[0])
 """
 
 
