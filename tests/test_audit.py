@@ -450,7 +450,7 @@ def test_per_class_draws_from_a_folder(invoke, two_classes, tmp_path, picture):
     assert "4 images of class 'b', 34 of class 'a'" in refused.stderr
     few = invoke(*arguments, "--per-class", 5, "--output", tmp_path / "out")
     assert few.exit_code == 3
-    assert "b: 4 images, 5 are asked for" in few.stderr
+    assert "b: 4 images, 5 are needed" in few.stderr
     drawn = invoke(*arguments, "--per-class", 3, "--output", tmp_path / "out")
     assert drawn.exit_code == 0, drawn.output
     assert "held-out (n = 32)" in drawn.stdout

@@ -137,16 +137,16 @@ def _audit_flat(
     """Read all files below `directory`, in the order of their paths, with the given labels."""
     folder = walk_flat(directory)
     audited = audit(directory, folder, form=form, cache=cache).require(on_bad)
-    y = np.zeros(len(folder.files), np.int64) if labels is None else np.asarray(labels)
-    whole = np.issubdtype(y.dtype, np.integer)
-    if y.shape != (len(folder.files),) or not whole or y.min() < 0:
+    count = len(folder.files)
+    y = np.zeros(count, np.int64) if labels is None else np.asarray(labels)
+    if y.shape != (count,) or not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
         raise ValueError(
-            f"`labels` must be one integer >= 0 for each of the {len(folder.files)} files in "
-            f"{directory}. Received: labels of shape {y.shape} and type {y.dtype}"
+            f"`labels` must be one integer >= 0 for each of the {count} files in {directory}. "
+            f"Received: labels of shape {y.shape} and type {y.dtype}"
         )
     used = set(audited.images.file_paths)
     kept = [str(directory / file.path) in used for file in folder.files]
-    names = tuple(str(number) for number in range(y.max() + 1))
+    names = tuple(map(str, range(y.max() + 1)))
     return audited, replace(audited.images, labels=y[kept].astype(np.int64), class_names=names)
 
 
@@ -159,9 +159,7 @@ def _encode(images: LabeledImages, label_mode: LabelMode | None) -> np.ndarray |
         return one_hot
     if label_mode == "binary":
         if len(images.class_names) != 2:
-            raise ValueError(
-                '`label_mode="binary"` needs exactly 2 classes. '
-                f"Received: class_names={list(images.class_names)}"
-            )
+            received = f"Received: class_names={list(images.class_names)}"
+            raise ValueError(f'`label_mode="binary"` needs exactly 2 classes. {received}')
         return images.labels.astype("float32")[:, np.newaxis]
     return None

@@ -39,10 +39,8 @@ def split_indices(
         ValueError: If the share is not between 0 and 1, or leaves a side empty (`DataError`).
     """
     if not 0 < validation_split < 1:
-        raise ValueError(
-            "`validation_split` must be between 0 and 1. "
-            f"Received: validation_split={validation_split}"
-        )
+        received = f"Received: validation_split={validation_split}"
+        raise ValueError(f"`validation_split` must be between 0 and 1. {received}")
     order = generator(seed, "split").permutation(images.canonical_order)
     groups = [order]
     if stratify:
@@ -154,10 +152,8 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int | None, str, str]]:
             seed, side, fingerprint = row.get("seed"), row["side"], row["hash"]
             whole = re.fullmatch("[0-9a-f]{32}", fingerprint or "")
             if side not in SIDES or not whole or (seed and not re.fullmatch("[0-9]+", seed)):
-                raise DataError(
-                    f"{path}, line {reader.line_num}: expected a seed, one of {', '.join(SIDES)} "
-                    "and a hash"
-                )
+                expected = f"expected a seed, one of {', '.join(SIDES)} and a hash"
+                raise DataError(f"{path}, line {reader.line_num}: {expected}")
             yield int(seed) if seed else None, side, fingerprint
     except csv.Error as error:
         raise DataError(f"{path}: not a CSV file: {error}") from error
@@ -177,10 +173,8 @@ def draw(images: LabeledImages, per_class: int, seed: int) -> tuple[LabeledImage
     for index, class_name in enumerate(images.class_names):
         members = order[images.labels[order] == index]
         if len(members) < per_class:
-            raise DataError(
-                f"{images.name}: class {class_name!r} has {len(members)} images, "
-                f"fewer than the {per_class} to draw"
-            )
+            has = f"class {class_name!r} has {len(members)} images"
+            raise DataError(f"{images.name}: {has}, fewer than the {per_class} to draw")
         drawn[members[:per_class]] = True
     duplicates = np.isin(images.fingerprints, images.fingerprints[drawn])
     return images.take(np.flatnonzero(drawn)), images.take(np.flatnonzero(~duplicates))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_keras._foundations.files import escaped, shown_name
+from mnist_keras._foundations.files import escaped, reason, shown_name
 from mnist_keras.datasets import idx
 from mnist_keras.datasets.choices import MAX_FILES, Cache
 from mnist_keras.datasets.image_folder import oddities
@@ -84,12 +84,7 @@ def read_unlabeled(
 ) -> Audit:
     """Read and audit all image files below a folder, whatever its folders are called.
 
-    Args:
-        path: The folder.
-        form, cache, max_files, progress: As for `read`.
-
-    Returns:
-        The audit, with all images in one class. It refuses nothing; `Audit.require` does.
+    The other arguments are those of `read`, and so is the result, with all images in one class.
     """
     found = walk_flat(path, max_files)
     return audit(path, found, form=form, cache=cache, progress=progress)
@@ -130,11 +125,10 @@ def _heldout(path: Path, base: str, training: Folder, max_files: int) -> Folder:
         if name not in training.class_names
     ]
     found = walk(path, base, training.class_names, max_files=max_files)
-    missing = [
-        Finding("other_classes", f.path, f.reason) if f.kind == "no_classes" else f
-        for f in found.findings
-    ]
-    return Folder(found.class_names, found.files, (*extra, *missing))
+    others = (
+        replace(f, kind="other_classes") if f.kind == "no_classes" else f for f in found.findings
+    )
+    return replace(found, findings=(*extra, *others))
 
 
 def _read_npz(path: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
@@ -143,13 +137,12 @@ def _read_npz(path: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in _KEYS if key in archive.files}
             found = ", ".join(archive.files) or "none"
-    except Exception as error:  # NumPy and zipfile raise almost anything on damaged files
-        raise DataError(f"cannot be read: {error or type(error).__name__}") from error
+    except Exception as error:  # on damaged files, NumPy and zipfile raise almost anything
+        raise DataError(f"cannot be read: {reason(error)}") from error
     if not {"x_train", "y_train"} <= set(arrays) or len(arrays) % 2:
         raise DataError(f"expected the arrays {', '.join(_KEYS)}; found {found}")
-    return [
-        (x, arrays[x], arrays[y]) for x, y in (_KEYS[:2], _KEYS[2:]) if x in arrays and y in arrays
-    ]
+    pairs = (_KEYS[:2], _KEYS[2:])
+    return [(x, arrays[x], arrays[y]) for x, y in pairs if {x, y} <= set(arrays)]
 
 
 def _audit_arrays(
@@ -168,15 +161,12 @@ def _audit_arrays(
         raise DataError("training and test images have different sizes")
     count = 1 + max(int(labels.max()) for _, _, labels in checked)
     if missing := sorted(set(range(count)) - set(checked[0][2].tolist())):
-        raise DataError(
-            f"class {missing[0]} has no image to train on; expected each label of 0…{count - 1}"
-        )
-    class_names = tuple(map(str, range(count)))
+        expected = f"expected each label of 0…{count - 1}"
+        raise DataError(f"class {missing[0]} has no image to train on; {expected}")
+    names = tuple(map(str, range(count)))
     training, *rest = (
-        LabeledImages.of(
-            shown_name(path), images, y, class_names, [f"{name}[{i}]" for i in range(len(y))]
-        )
-        for name, images, y in checked
+        LabeledImages.of(shown_name(path), x, y, names, [f"{name}[{i}]" for i in range(len(y))])
+        for name, x, y in checked
     )
     heldout = rest[0] if rest else training.take([])
     both = training.extended(heldout)
@@ -185,10 +175,9 @@ def _audit_arrays(
     refused = {finding.path for finding in found if finding.severity == Severity.REFUSED}
     if count < 2:
         found.append(Finding("single_class", ".", "all labels are 0"))
-    files = len(training) + len(heldout)
     training, heldout = _without(training, refused), _without(heldout, refused)
-    found += oddities.counts(class_names, training.labels, per_class)
-    return Audit(path, training, heldout, tuple(found), files)
+    found += oddities.counts(names, training.labels, per_class)
+    return Audit(path, training, heldout, tuple(found), len(both))
 
 
 def _images_and_labels(
@@ -203,9 +192,8 @@ def _images_and_labels(
             f"Received: {images.dtype} of shape {images.shape}"
         )
     if min(images.shape[1:3]) < LEAST_SIDE:
-        raise DataError(
-            f"{name}: expected at least {LEAST_SIDE} pixels per side. Received: {images.shape}"
-        )
+        least = f"at least {LEAST_SIDE} pixels per side"
+        raise DataError(f"{name}: expected {least}. Received: {images.shape}")
     labels = labels.reshape(-1) if labels.shape in ((len(images), 1), (len(images),)) else labels
     whole = np.issubdtype(labels.dtype, np.integer)
     if labels.shape != (len(images),) or not whole or not len(labels) or labels.min() < 0:

@@ -14,13 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mnist_keras._foundations.files import reason
 from mnist_keras.datasets.choices import ColorMode, Interpolation
-from mnist_keras.datasets.image_folder.truncation import (
-    damaged_chunk,
-    end_of,
-    end_of_scans,
-    format_of,
-    has_all_rows,
-)
+from mnist_keras.datasets.image_folder import truncation
 from mnist_keras.datasets.images import DataError
 
 # Keras's list. The content decides how a file is decoded, not its extension.
@@ -115,7 +109,7 @@ def decode(content: bytes, color_mode: ColorMode, remark: Remark | None = None) 
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with _open(content) as image:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _check_header(image)
                 if remark is None:
                     return _pixels(image, content, color_mode, say_nothing)
@@ -125,26 +119,17 @@ def decode(content: bytes, color_mode: ColorMode, remark: Remark | None = None) 
                 return pixels
         except (BadImageError, MemoryError):
             raise
+        except UnidentifiedImageError:
+            raise _unidentified(content) from None
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            raise _too_many_pixels() from None
         except Exception as error:  # on damaged files, Pillow raises almost anything
-            kind = "truncated" if end_of(content) is None else "damaged"
-            raise BadImageError(kind, f"{kind} image: {_one_line(error)}") from error
+            kind = "truncated" if truncation.end_of(content) is None else "damaged"
+            raise BadImageError(kind, f"{kind} image: {reason(error)}") from error
 
 
 def say_nothing(kind: str, reason: str = "") -> None:
     """Remark nothing: for callers that use single images and mind only damage."""
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _open(content: bytes) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(content), formats=FORMATS)
-    except UnidentifiedImageError:
-        raise _unidentified(content) from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise _too_many_pixels() from None
 
 
 def _too_many_pixels() -> BadImageError:
@@ -160,8 +145,8 @@ def _unidentified(content: bytes) -> BadImageError:
         return BadImageError("lfs_pointer")
     if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in start):
         return BadImageError("unsupported_type", "an SVG drawing")
-    if format_of(content):
-        kind = "truncated" if end_of(content) is None else "damaged"
+    if truncation.format_of(content):
+        kind = "truncated" if truncation.end_of(content) is None else "damaged"
         return BadImageError(kind, f"{kind} image: its header cannot be read")
     try:
         with Image.open(io.BytesIO(content), formats=_UNSUPPORTED_FORMATS) as image:
@@ -183,13 +168,13 @@ def _check_header(image: Image.Image) -> None:
 
 
 def _check_end(image: Image.Image, content: bytes, remark: Remark) -> None:
-    end = end_of(content)
+    end = truncation.end_of(content)
     if end is None:
         raise BadImageError("truncated", f"truncated image: the {image.format} has no end")
     if image.format == "PNG":
-        if chunk := damaged_chunk(content):
+        if chunk := truncation.damaged_chunk(content):
             raise BadImageError("damaged", f"damaged image: the checksum of its {chunk} is wrong")
-        if not has_all_rows(content):
+        if not truncation.has_all_rows(content):
             raise BadImageError("truncated", "truncated image: rows of pixels are missing")
     if end < len(content) and image.format != "MPO":
         remark("trailing_bytes", f"{len(content) - end:,} bytes after its end")
@@ -203,7 +188,7 @@ def _check_scan(image: Image.Image, content: bytes) -> None:
     """
     if image.format not in ("JPEG", "MPO"):
         return
-    stop = end_of_scans(content)
+    stop = truncation.end_of_scans(content)
     data = b"\x2a\x95\x5a\x6b" * 64
     more = data + b"".join(bytes([0xFF, 0xD0 + n]) + data for n in range(8))
     longer = content[:stop] + more + content[stop:]

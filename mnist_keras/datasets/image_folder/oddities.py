@@ -2,8 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,8 +31,7 @@ _LEAST_IMAGES = 10
 _MOST_IMBALANCE = 5
 
 
-@dataclass(frozen=True)
-class Looks:
+class Looks(NamedTuple):
     """Numbers that describe images: arrays with one entry per image.
 
     Attributes:
@@ -52,15 +51,14 @@ class Looks:
     features: np.ndarray
 
     @staticmethod
-    def joined(parts: "Sequence[Looks]") -> "Looks":
+    def joined(parts: "Iterable[Looks]") -> "Looks":
         """Return the looks of one or more parts, in this order."""
-        names = [field.name for field in fields(Looks)]
-        return Looks(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        return Looks(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def look(images: np.ndarray) -> Looks:
     """Return the looks of one or more images of shape `(n, height, width, channels)`."""
-    return Looks.joined([_look(images[i : i + _CHUNK]) for i in range(0, len(images), _CHUNK)])
+    return Looks.joined(_look(images[i : i + _CHUNK]) for i in range(0, len(images), _CHUNK))
 
 
 def _look(images: np.ndarray) -> Looks:
@@ -97,10 +95,7 @@ def _is_gray(images: np.ndarray) -> bool:
 
 
 def findings(
-    images: LabeledImages,
-    heldout: np.ndarray,
-    looks: Looks,
-    encodings: Mapping[str, Sequence[str]],
+    images: LabeledImages, heldout: np.ndarray, looks: Looks, encodings: Mapping[str, Sequence[str]]
 ) -> Iterator[Finding]:
     """Yield what is remarkable about single images, pairs of images and classes.
 
@@ -127,15 +122,13 @@ def counts(
     found = np.bincount(labels, minlength=len(class_names))
     if per_class is None and found.max() > found.min():
         low, high = int(found.argmin()), int(found.argmax())
-        yield Finding(
-            "imbalanced" if found[high] > _MOST_IMBALANCE * found[low] else "uneven",
-            ".",
-            f"{found[low]:,} images of class '{escaped(class_names[low])}', "
-            f"{found[high]:,} of class '{escaped(class_names[high])}'",
-        )
+        kind = "imbalanced" if found[high] > _MOST_IMBALANCE * found[low] else "uneven"
+        fewest = f"{found[low]:,} images of class '{escaped(class_names[low])}'"
+        most = f"{found[high]:,} of class '{escaped(class_names[high])}'"
+        yield Finding(kind, ".", f"{fewest}, {most}")
     for name, count in zip(class_names, found, strict=True):
         if per_class is not None and count < per_class:
-            yield Finding("too_few", name, f"{count} images, {per_class} are asked for")
+            yield Finding("too_few", name, f"{count} images, {per_class} are needed")
 
 
 def _odd_images(paths: Sequence[str], looks: Looks) -> Iterator[Finding]:
@@ -164,11 +157,13 @@ def _is_usual(has: np.ndarray, of: np.ndarray) -> bool:
 def _duplicates(images: LabeledImages, heldout: np.ndarray) -> Iterator[Finding]:
     """Yield images whose pixels are equal."""
     _, inverse, counts = np.unique(images.fingerprints, return_inverse=True, return_counts=True)
-    paths = images.file_paths
-    several = np.flatnonzero(counts[inverse] > 1)
     groups: dict[int, list[int]] = {}
-    for i in several.tolist():
+    for i in np.flatnonzero(counts[inverse] > 1).tolist():
         groups.setdefault(int(inverse[i]), []).append(i)
+
+    def same(i: int) -> str:
+        return f"same image as {escaped(images.file_paths[i])}"
+
     for group in groups.values():
         # The first image of each class and of each side stands for the others.
         of_class: dict[int, int] = {}
@@ -178,18 +173,15 @@ def _duplicates(images: LabeledImages, heldout: np.ndarray) -> Iterator[Finding]
             of_side.setdefault(bool(heldout[i]), i)
         for i in group:
             label, aside = int(images.labels[i]), bool(heldout[i])
+            path, first = images.file_paths[i], of_side[aside]
             other = next((j for c, j in of_class.items() if c != label), None)
-            first = of_side[aside]
             if other is not None:
                 name = escaped(images.class_names[images.labels[other]])
-                where = f"same image as {escaped(paths[other])}, class '{name}'"
-                yield Finding("two_labels", paths[i], where)
+                yield Finding("two_labels", path, f"{same(other)}, class '{name}'")
             if aside and False in of_side:
-                where = f"same image as {escaped(paths[of_side[False]])}"
-                yield Finding("leak", paths[i], where)
+                yield Finding("leak", path, same(of_side[False]))
             elif i != first and other is None:
-                where = f"same image as {escaped(paths[first])}"
-                yield Finding("duplicate", paths[i], where)
+                yield Finding("duplicate", path, same(first))
 
 
 def _near_duplicates(images: LabeledImages, looks: Looks) -> Iterator[Finding]:

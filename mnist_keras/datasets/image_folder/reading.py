@@ -13,14 +13,8 @@ import PIL
 from mnist_keras._foundations.files import escaped
 from mnist_keras.datasets.choices import Cache, ColorMode, Interpolation
 from mnist_keras.datasets.image_folder import cache as user_cache
-from mnist_keras.datasets.image_folder import oddities
-from mnist_keras.datasets.image_folder.decoding import (
-    CHANNELS,
-    BadImageError,
-    decode,
-    read_file,
-    resize,
-)
+from mnist_keras.datasets.image_folder import decoding, oddities
+from mnist_keras.datasets.image_folder.decoding import BadImageError, decode, read_file
 from mnist_keras.datasets.image_folder.findings import Finding
 from mnist_keras.datasets.image_folder.image_store import ImageStore
 from mnist_keras.datasets.image_folder.truncation import format_of
@@ -55,11 +49,11 @@ class ImageForm:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels."""
-        return (*self.image_size, CHANNELS[self.color_mode])
+        return (*self.image_size, decoding.CHANNELS[self.color_mode])
 
     def resized(self, image: np.ndarray) -> np.ndarray:
-        """Return an image of these channels in this size."""
-        return resize(image, self.image_size, self.interpolation)
+        """Return an image in this size."""
+        return decoding.resize(image, self.image_size, self.interpolation)
 
 
 AS_THE_ORIGINAL = ImageForm()
@@ -158,9 +152,9 @@ def _read_all(
         fingerprints=store.fingerprints[kept],
         file_paths=tuple(files[i].path for i in kept.tolist()),
     )
-    joined, encodings = oddities.Looks.joined(looks), {"type": types, "size": sizes}
-    heldout = kept >= len(training.files)
-    return [*found, *oddities.findings(images, heldout, joined, encodings)]
+    heldout, encodings = kept >= len(training.files), {"type": types, "size": sizes}
+    together = oddities.findings(images, heldout, oddities.Looks.joined(looks), encodings)
+    return [*found, *together]
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,14 @@
 """Where an image file ends, and whether it is whole: decoders do not always check."""
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
 
 _STARTS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8": "JPEG", b"GIF8": "GIF", b"BM": "BMP"}
+# The end of a JPEG's scan: a marker other than a restart, not data (00) or a fill byte (FF).
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_RESTARTS = range(0xD0, 0xD8)
 
 
 def format_of(content: bytes) -> str | None:
@@ -71,16 +75,11 @@ def end_of_scans(content: bytes) -> int:
     Raises:
         IndexError, struct.error: If the JPEG has no end.
     """
-    stop = 2
-    for marker, following in _jpeg_parts(content):
-        if marker == 0xDA:
-            stop = following
+    stop = max((end for marker, end in _jpeg_parts(content) if marker == 0xDA), default=2)
     while True:
         if content[stop - 1] == 0xFF:  # a fill byte
             stop -= 1
-        elif (
-            content[stop - 2] == 0xFF and 0xD0 <= content[stop - 1] <= 0xD7
-        ):  # a restart of nothing
+        elif content[stop - 2] == 0xFF and content[stop - 1] in _RESTARTS:  # of nothing
             stop -= 2
         else:
             return stop
@@ -118,23 +117,11 @@ def _jpeg_parts(content: bytes) -> Iterator[tuple[int, int]]:
             (length,) = struct.unpack_from(">H", content, position)
             position += length
         if marker == 0xDA:
-            position = _after_scan(content, position)
+            following = _MARKER.search(content, position)
+            if following is None:
+                raise IndexError
+            position = following.start()
         yield marker, position
-
-
-def _after_scan(content: bytes, position: int) -> int:
-    """Return where the compressed data ends: at a marker other than a restart."""
-    while True:
-        position = content.find(b"\xff", position)
-        if position < 0:
-            raise IndexError
-        follows = content[position + 1]
-        if follows == 0 or 0xD0 <= follows <= 0xD7:
-            position += 2
-        elif follows == 0xFF:
-            position += 1
-        else:
-            return position
 
 
 def _gif(content: bytes) -> int | None:
