@@ -41,7 +41,7 @@ class Adam(keras.optimizers.Adam):
     ):
         if kwargs.pop("amsgrad", False):
             raise ValueError("`amsgrad` is not supported; use `keras.optimizers.Adam`")
-        kwargs.setdefault("name", "adam")
+        kwargs.setdefault("name", type(self).__name__.lower())
         super().__init__(learning_rate, beta_1, beta_2, epsilon, **kwargs)
 
     def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:
@@ -88,28 +88,16 @@ class RAdam(Adam):
     PyTorch, ε is added to √v.
 
     Args:
-        learning_rate, beta_1, beta_2, epsilon: As for `Adam`.
-        **kwargs: Weight decay, clipping, EMA and the rest of `keras.optimizers.Optimizer`.
+        learning_rate, beta_1, beta_2, epsilon, **kwargs: As for `Adam`.
 
     Reference:
         [Liu et al., 2019](https://arxiv.org/abs/1908.03265), algorithm 2.
     """
 
-    def __init__(
-        self,
-        learning_rate: Any = 0.001,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        name: str = "radam",
-        **kwargs: Any,
-    ):
-        super().__init__(learning_rate, beta_1, beta_2, epsilon, name=name, **kwargs)
-
     def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:
         """Update `variable` and the moments of its gradient."""
-        dtype = variable.dtype
         m, v = self._update_moments(gradient, variable)
+        dtype = variable.dtype
         t, c1, c2 = self._bias_corrections(dtype)
         log_beta = math.log(self.beta_2)
         x = t * log_beta
@@ -124,6 +112,5 @@ class RAdam(Adam):
         bottom = (rho_inf - 4) * (rho_inf - 2) * safe
         rectified = ops.cast(ops.sqrt(top / bottom * c2), dtype) / (ops.sqrt(v) + self.epsilon)
         direction = m * ops.where(tractable, rectified, 1.0)
-        self.assign_sub(
-            variable, direction * ops.cast(ops.cast(learning_rate, c1.dtype) / c1, dtype)
-        )
+        step = ops.cast(ops.cast(learning_rate, c1.dtype) / c1, dtype)
+        self.assign_sub(variable, direction * step)

@@ -70,8 +70,7 @@ class FanInUniform(_Uniform):
 class GlorotUniform(_Uniform):
     """`keras.initializers.GlorotUniform`, ±√(6 / (fan_in + fan_out)), equal on every backend.
 
-    Args:
-        path, seed: As for `FanInUniform`.
+    `path` and `seed` are as for `FanInUniform`.
 
     Reference: [Glorot et al., 2010](http://proceedings.mlr.press/v9/glorot10a.html)
     """
@@ -84,8 +83,7 @@ class GlorotUniform(_Uniform):
 class HeUniform(_Uniform):
     """`keras.initializers.HeUniform`, ±√(6 / fan_in), equal on every backend.
 
-    Args:
-        path, seed: As for `FanInUniform`.
+    `path` and `seed` are as for `FanInUniform`.
 
     Reference: [He et al., 2015](https://arxiv.org/abs/1502.01852)
     """
@@ -206,15 +204,8 @@ class Dropout(keras.layers.Layer):
 class SpatialDropout2D(Dropout):
     """`keras.layers.SpatialDropout2D` whose masks are equal on every backend.
 
-    Drops whole channels of channels-last images, and otherwise works like `Dropout`.
-
-    Args:
-        rate: Float in [0, 1). Share of the channels to drop.
-        seed, **kwargs: As for `Dropout`.
-
-    Call arguments:
-        inputs: Tensor of shape `(batch, height, width, channels)`.
-        training: As for `Dropout`.
+    Drops whole channels of images of shape `(batch, height, width, channels)`, and otherwise
+    works like `Dropout`. `rate` is the share of the channels to drop.
     """
 
     def __init__(self, rate: float, seed: int = 0, **kwargs: Any):

@@ -29,11 +29,7 @@ def naming(
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file that is either whole or not there, whenever the machine stops.
-
-    Raises:
-        FileError: If it cannot be written.
-    """
+    """Write a file as `whole` does: it is whole or not there, whenever the machine stops."""
     with whole(path) as unfinished:
         unfinished.write_bytes(content)
 
@@ -44,8 +40,7 @@ def whole(path: Path, suffix: str | None = None) -> Iterator[Path]:
 
     Args:
         path: The place of the file or folder.
-        suffix: Ending of the yielded name, for writers that choose a format by it. Defaults to
-            the ending of `path`.
+        suffix: Ending of the yielded name, where a writer chooses a format by it.
 
     Raises:
         FileError: If it cannot be written.

@@ -2,20 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import chain
 
 import numpy as np
 
 
 def fingerprint(*arrays: np.ndarray) -> str:
     """Return a hash of arrays, of their shapes and of their types."""
-
-    def parts() -> Iterator[bytes | memoryview]:
-        for array in arrays:
-            yield f"{array.dtype} {array.shape}".encode()
-            yield np.ascontiguousarray(array).data
-
-    return fingerprint_of_bytes(parts())
+    pairs = ((f"{a.dtype} {a.shape}".encode(), np.ascontiguousarray(a).data) for a in arrays)
+    return fingerprint_of_bytes(chain.from_iterable(pairs))
 
 
 def fingerprint_of_json(document: object) -> str:

@@ -186,13 +186,11 @@ def occlusion(
     """Return where covering an image with a patch lowers the probability of a class.
 
     A pixel's value is the mean fall of the class's log-probability over the patches that cover
-    it, or 0 if that is negative. Each map is divided by its maximum. No gradient is needed, so
-    any model will do.
+    it, or 0 if that is negative. Each map is divided by its maximum. It needs no gradient.
 
     Args:
-        model: Model of logits.
-        images: Shape `(n, height, width, channels)`, with values in 0…255.
-        classes: Integers of shape `(n,)`. Defaults to the predicted classes.
+        model: Any model of logits.
+        images, classes: As for `grad_cam`.
         patch: Side of the patch in pixels.
         stride: Pixels from one patch to the next, at most `patch`.
         background: Level of the patch.

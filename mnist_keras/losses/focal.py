@@ -173,16 +173,9 @@ class FocalLoss(keras.losses.Loss):
             )
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "gamma": self.gamma,
-            "alpha": self.alpha,
-            "from_logits": self.from_logits,
-            "label_smoothing": self.label_smoothing,
-            "ignore_class": self.ignore_class,
-            "axis": self.axis,
-            "dtype": self._given_dtype,
-        }
+        names = "gamma", "alpha", "from_logits", "label_smoothing", "ignore_class", "axis"
+        own = {name: getattr(self, name) for name in names}
+        return {**super().get_config(), **own, "dtype": self._given_dtype}
 
 
 class _Weights(keras.losses.Loss):
@@ -215,13 +208,9 @@ def focal_loss(
     0.2387
     """
     y_pred = ops.convert_to_tensor(y_pred)
+    options = gamma, alpha, from_logits, label_smoothing, ignore_class, axis
     dtype = keras.backend.standardize_dtype(y_pred.dtype)
-    loss = FocalLoss(
-        *(gamma, alpha, from_logits, label_smoothing, ignore_class, axis),
-        reduction=None,
-        dtype=dtype,
-    )
-    return loss(y_true, y_pred)
+    return FocalLoss(*options, reduction=None, dtype=dtype)(y_true, y_pred)
 
 
 # Not as a decorator: Keras's has no types and would take away those of the function.
@@ -355,10 +344,10 @@ def _numbers(values: Any) -> float | list[float] | None:
         array = ops.convert_to_numpy(values)
     except (TypeError, ValueError):
         return None
-    if array.dtype.kind not in "iuf" or array.ndim > 1 or not array.size:
-        return None
-    numbers: float | list[float] = array.astype("float64").tolist()
-    return numbers if np.isfinite(array).all() else None
+    is_real = array.dtype.kind in "iuf" and array.ndim <= 1 and array.size
+    is_finite = is_real and np.isfinite(array).all()
+    numbers: float | list[float] | None = array.astype("float64").tolist() if is_finite else None
+    return numbers
 
 
 def _per_class(name: str, values: Any) -> float | list[float]:

@@ -52,7 +52,6 @@ class NTXent(keras.losses.Loss):
         return (normalizers[:n] + normalizers[n:]) / 2 - of_pairs
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make an equal loss."""
         return {**super().get_config(), "temperature": self.temperature}
 
 
@@ -107,6 +106,5 @@ class VICReg(keras.losses.Loss):
         return self.invariance * unlike + self.variance * collapsed + self.covariance * alike
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make an equal loss."""
         own = {name: getattr(self, name) for name in ("invariance", "variance", "covariance")}
         return {**super().get_config(), **own}

@@ -83,15 +83,10 @@ def count_parameters(input_shape: Sequence[int], num_classes: int, width: int) -
 
 def _features(x: Tensor, activation: str | None, width: int, seed: int) -> Tensor:
     def convolution(x: Tensor, number: int, channels: int, size: int) -> Tensor:
-        x = layers.Conv2D(
-            channels,
-            size,
-            padding="same",
-            data_format="channels_last",
-            use_bias=False,
-            name=f"conv{number}",
-            kernel_initializer=HeUniform(f"conv{number}/kernel", seed),
-        )(x)
+        initial = HeUniform(f"conv{number}/kernel", seed)
+        options = {"padding": "same", "data_format": "channels_last", "use_bias": False}
+        options |= {"kernel_initializer": initial, "name": f"conv{number}"}
+        x = layers.Conv2D(channels, size, **options)(x)
         x = layers.BatchNormalization(axis=-1, momentum=_MOMENTUM, name=f"norm{number}")(x)
         return layers.Activation(activation, name=f"activation{number}")(x)
 

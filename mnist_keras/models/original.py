@@ -105,31 +105,21 @@ def count_parameters(name: str, input_shape: Sequence[int], num_classes: int) ->
 
 
 def _dense(x: Tensor, units: int, name: str, seed: int, activation: str | None = None) -> Tensor:
-    initial = _torch_initializers(name, seed, fan_in=x.shape[-1])
-    return layers.Dense(units, activation, name=name, **initial)(x)
+    options = _options(name, activation, seed, fan_in=x.shape[-1])
+    return layers.Dense(units, **options)(x)
 
 
 def _conv(x: Tensor, filters: int, name: str, seed: int, activation: str | None = None) -> Tensor:
-    initial = _torch_initializers(name, seed, fan_in=3 * 3 * x.shape[-1])
-    layer = layers.Conv2D(
-        filters,
-        kernel_size=3,
-        padding="same",
-        data_format="channels_last",
-        activation=activation,
-        name=name,
-        **initial,
-    )
-    return layer(x)
+    options = _options(name, activation, seed, fan_in=3 * 3 * x.shape[-1])
+    return layers.Conv2D(filters, 3, padding="same", data_format="channels_last", **options)(x)
 
 
 def _max_pool(x: Tensor, name: str) -> Tensor:
     return layers.MaxPooling2D(2, data_format="channels_last", name=name)(x)
 
 
-def _torch_initializers(name: str, seed: int, fan_in: int) -> dict[str, Any]:
-    """Return PyTorch's default: kernel and bias uniform in ±1/√fan_in of the kernel."""
-    return {
-        f"{variable}_initializer": FanInUniform(f"{name}/{variable}", seed, fan_in)
-        for variable in ("kernel", "bias")
-    }
+def _options(name: str, activation: str | None, seed: int, fan_in: int) -> dict[str, Any]:
+    """Return a layer's options, with PyTorch's default: kernel and bias uniform in ±1/√fan_in."""
+    kernel, bias = (FanInUniform(f"{name}/{part}", seed, fan_in) for part in ("kernel", "bias"))
+    initial = {"kernel_initializer": kernel, "bias_initializer": bias}
+    return {"name": name, "activation": activation, **initial}

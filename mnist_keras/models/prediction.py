@@ -31,10 +31,7 @@ def predict(model: keras.Model, images: Images) -> np.ndarray:
 
 
 def call_size(count: int) -> int:
-    """Return the number of images in one call, the same for all calls.
-
-    The calls are few, and a compiled backend compiles once. `count` is at least 1.
-    """
+    """Return the size of a few equal calls, so that a compiled backend compiles once."""
     calls = -(-count // BATCH)
     return -(-count // calls)
 
