@@ -1,19 +1,21 @@
 """Experiments as TOML files."""
 
 import json
+import tomllib
+from typing import get_args
 
 import pytest
 
 from mnist_keras.experiments.experiment import (
     ORIGINAL_TABLES,
+    Experiment,
     built_in,
     find,
     folder,
-    from_document,
+    json_schema,
     load,
-    to_document,
 )
-from mnist_keras.training.settings import ACTIVATIONS, ExperimentError
+from mnist_keras.training.settings import Activation, ExperimentError, Settings
 
 pytestmark = pytest.mark.any_backend
 
@@ -57,11 +59,31 @@ def test_a_row_states_only_what_differs(tmp_path):
 
 
 @pytest.mark.parametrize("name", built_in())
-def test_to_document_and_back(name):
+def test_json_and_back(name):
     """What is written of an experiment makes an equal one."""
     experiment = load(built_in()[name])
-    document = json.loads(json.dumps(to_document(experiment)))
-    assert from_document(name, document) == experiment
+    document = json.loads(experiment.model_dump_json())
+    assert Experiment(**document) == experiment
+    assert Experiment.model_validate_json(experiment.model_dump_json()) == experiment
+
+
+def test_the_schema_is_that_of_the_files():
+    """Each key of the built-in files is in it; the files name it, and it is the one written there."""
+    schema = json_schema()
+    path = folder() / "schema.json"
+    assert json.loads(path.read_text("utf-8")) == schema
+    arm = schema["$defs"]["Arm"]
+    for file in built_in().values():
+        text = file.read_text("utf-8")
+        assert text.startswith("#:schema ./schema.json\n")
+        document = tomllib.loads(text)
+        assert set(document) <= set(schema["properties"])
+        assert set(document.get("settings", {})) <= set(schema["$defs"]["Settings"]["properties"])
+        for table in document["arms"]:
+            assert set(arm["required"]) <= set(table) <= set(arm["properties"])
+    assert schema["$defs"]["Settings"]["properties"]["epochs"]["minimum"] == 1
+    assert all("description" in known for known in arm["properties"].values())
+    assert set(Settings.model_fields) < set(arm["properties"])
 
 
 def test_built_in_experiments_carry_the_report():
@@ -89,7 +111,7 @@ def test_built_in_experiments_carry_the_report():
     curves = [arm.reported_loss for e in experiments.values() for arm in e.arms]
     assert sorted(len(curve) for curve in curves if curve) == [10] * 4
     activations = [arm.settings.activation for arm in experiments["activation"].arms]
-    assert tuple(activations) == ACTIVATIONS
+    assert tuple(activations) == get_args(Activation)
 
 
 def test_find(tmp_path):
@@ -112,13 +134,16 @@ def test_find(tmp_path):
         (("epochs = 4", "epochs = 0"), "arm 2: `epochs` must be an integer >= 1"),
         (("epochs = 4", 'epochs = "4"'), "arm 2: `epochs` must be an integer >= 1"),
         (('title = "Mine"', ""), "`title` is missing"),
-        (('title = "Mine"', "title = 3"), "`title` must be of type str"),
+        (('title = "Mine"', "title = 3"), "`title` must be a string"),
         (('name = "a"', ""), "arm 1: `name` is missing"),
         (('name = "b"', 'name = "a"'), "expected [[arms]] of different names"),
-        (("90", "101"), "`reported_accuracy` is in percent"),
+        (
+            ("90", "101"),
+            "`reported_accuracy` must be a number between 0 and 100. Received: reported_accuracy=101",
+        ),
         (("90", '"90"'), "`reported_accuracy` must be a number"),
         (("[2.0, 1]", '[2.0, "1"]'), "`reported_loss` must be a number"),
-        (("[2.0, 1]", "2.0"), "`reported_loss` must be of type list"),
+        (("[2.0, 1]", "2.0"), "`reported_loss` must be a list"),
         (("[settings]", "settings = 3\n[other]"), "unknown key 'other'"),
         (("claim", "claim ="), "not a TOML file"),
         (('arm = "b"', 'arm = "c"'), "unknown arm 'c'"),
@@ -142,15 +167,17 @@ def test_bad_files(tmp_path, change, message):
     assert message in str(error.value)
 
 
-def test_files_that_are_none(tmp_path):
+def test_files_without_an_experiment(tmp_path):
     """Missing, binary and armless files and unknown names are one clear line."""
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     cases = {
         tmp_path / "nowhere.toml": "cannot be read: No such file",
         tmp_path / "binary.toml": "not a TOML file",
-        write(tmp_path, 'title = "x"\narms = []', "empty.toml"): "expected [[arms]]",
+        write(tmp_path, 'title = "x"\narms = []', "empty.toml"): "`arms` must be a list, not empty",
         write(tmp_path, 'title = "x"', "none.toml"): "`arms` is missing",
-        write(tmp_path, 'title = "x"\narms = [1]', "one.toml"): "arm 1: expected a table",
+        write(
+            tmp_path, 'title = "x"\narms = [1]', "one.toml"
+        ): "`arms` must be a table. Received: arms=1",
     }
     for path, message in cases.items():
         with pytest.raises(ExperimentError) as error:

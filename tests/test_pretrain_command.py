@@ -2,20 +2,20 @@
 
 import json
 import zipfile
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from mnist_keras.cli.train import changed
 from mnist_keras.datasets.images import FINGERPRINT
 from mnist_keras.experiments import recipes as best
 from mnist_keras.experiments.experiment import find
+from mnist_keras.inference.model_card import Metrics
 from mnist_keras.inference.model_file import CARD, ModelFileError, load_encoder, load_model
+from mnist_keras.inference.trained_model import train_model
 from mnist_keras.models.prediction import predict
 from mnist_keras.training.networks import get_weights
 from mnist_keras.training.representation import pretrain
-from mnist_keras.training.settings import ExperimentError, Settings
+from mnist_keras.training.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_pretrain_is_the_library(encoder_file, digits_data):
     card = loaded.card
     assert card.class_names == ()
     assert card.settings.pretraining == "vicreg"
-    assert card.metrics == {"training_loss": history.loss[0]}
+    assert card.metrics == Metrics(training_loss=history.loss[0])
     assert len(card.trained_on) == 0
     assert card.input.background == "dark"
 
@@ -65,7 +65,7 @@ def test_an_encoder_is_no_model_and_a_model_no_encoder(encoder_file, model_file,
     with pytest.raises(ModelFileError, match="`mnist-keras train --from` makes a model of it"):
         load_model(encoder_file)
     with pytest.raises(ModelFileError, match="not an encoder of `mnist-keras pretrain`"):
-        load_encoder(model_file("cnn"))
+        load_encoder(model_file("basic_net"))
     assert invoke("predict", encoder_file, encoder_file).exit_code == 3
 
 
@@ -113,20 +113,27 @@ def test_the_recipes_are_arms_of_the_experiment():
     arms = {arm.name: arm.settings for arm in experiment.arms}
     for recipe in (best.LABELS_ALONE, best.WITH_UNLABELED):
         assert arms[recipe.arm] == recipe.settings
+        assert recipe.settings.is_one_network
         assert recipe.interval[0] < recipe.accuracy < recipe.interval[1]
 
 
 @pytest.mark.any_backend
-def test_changed_settings():
-    """Another model or loss brings its own defaults; what means nothing then is refused."""
-    base = best.LABELS_ALONE.settings
-    assert changed(base, {"width": 16}).width == 16
-    assert changed(Settings(), {"model": "basic_net"}) == Settings(model="basic_net")
-    assert changed(base, {"loss": "focal"}).gamma == 2
-    assert changed(Settings(gamma=1), {"loss": "crossentropy"}).gamma is None
-    assert asdict(changed(base, {})) == asdict(base)
-    with pytest.raises(ExperimentError, match="need schedule = 'one_cycle'"):
-        changed(best.WITH_UNLABELED.settings, {"schedule": "constant"})
+@pytest.mark.parametrize("more", [{}, {"self_training": "inductive", "self_training_epochs": 1}])
+def test_a_file_holds_one_network(more, digits_data):
+    """Where several networks answer, nothing is trained for a file."""
+    several = best.LABELS_ALONE.settings.replace(members=2, **more)
+    with pytest.raises(ModelFileError, match="a file holds one network"):
+        train_model(several, 0, digits_data)
+
+
+@pytest.mark.any_backend
+def test_the_card_is_of_the_network_alone(digits_data):
+    """Where a run averages over views, the card says what the file's network gives without them."""
+    settings = best.LABELS_ALONE.settings.replace(width=4, epochs=1, views=2)
+    trained = train_model(settings, 0, digits_data)
+    given = predict(trained.model, digits_data.heldout.images).argmax(axis=-1)
+    right = int((given == digits_data.heldout.labels).sum())
+    assert trained.card.metrics.heldout.accuracy == right / len(digits_data.heldout)
 
 
 @pytest.mark.any_backend
@@ -169,7 +176,7 @@ def test_an_encoder_of_other_images_is_refused(unlabeled, tmp_path, invoke):
     options = ("--epochs", 1, "--width", 2, "--grayscale", "--method", "simclr")
     assert invoke("pretrain", unlabeled, "-o", path, *options).exit_code == 0
     result = invoke("train", "--from", path, "-o", tmp_path / "m.keras", "--source", "digits")
-    assert result.exit_code == 2
+    assert result.exit_code == 3
     assert "the encoder takes 28×28×1, the images are 28×28×3" in result.stderr
 
 
@@ -182,7 +189,7 @@ def test_a_forged_encoder_is_refused(encoder_file, tmp_path):
             content = old.read(name)
             if name == CARD:
                 card = json.loads(content)
-                card["settings"] = asdict(Settings())
+                card["settings"] = Settings().model_dump()
                 content = json.dumps(card).encode()
             new.writestr(name, content)
     with pytest.raises(ModelFileError, match=r"its card cannot be read: .*an encoder of model"):

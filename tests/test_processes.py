@@ -98,6 +98,6 @@ def test_jobs_have_the_bits_of_one_process(tmp_path):
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (ResultsFolder(tmp_path / name).records()[0] for name in ("one", "two"))
     assert [record.name for record in one] == [record.name for record in two]
-    assert [record.loss for record in one] == [record.loss for record in two]
+    assert [record.history.loss for record in one] == [record.history.loss for record in two]
     name = "tables.md"
     assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()

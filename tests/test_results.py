@@ -1,6 +1,7 @@
 """The results folder: resumed, locked, swept, killed, and the same bytes in the end."""
 
 import json
+import math
 import os
 import random
 import shutil
@@ -18,10 +19,11 @@ from mnist_keras._foundations.files import FileError
 from mnist_keras.cli import cli
 from mnist_keras.datasets import sources
 from mnist_keras.datasets.splits import draw
-from mnist_keras.experiments.plan import choose, widened
+from mnist_keras.experiments.experiment import Experiment
+from mnist_keras.experiments.plan import Plan, choose, widened
 from mnist_keras.experiments.results_folder import ResultsFolder
 from mnist_keras.training.data import Data
-from mnist_keras.training.engine import Trainer
+from mnist_keras.training.engine import train
 from mnist_keras.training.run import Run
 from mnist_keras.training.settings import Settings
 
@@ -136,11 +138,12 @@ def test_other_versions_and_data_are_never_mixed_in(run, finished):
     folder = ResultsFolder(out)
     found, _ = folder.records()
     for other in (
-        replace(found[0], versions=found[0].versions | {"keras": "3.0"}, loss=(9.0, 9.0)),
-        replace(found[0], data_fingerprint="other", loss=(9.0, 9.0)),
-        replace(found[0], run=replace(found[0].run, seed=9), loss=(9.0, 9.0)),
+        {"versions": {**found[0].versions, "keras": "3.0"}},
+        {"data_fingerprint": "other"},
+        {"run": replace(found[0].run, seed=9)},
     ):
-        folder.write_record(other)
+        history = found[0].history.replace(loss=(9.0, 9.0))
+        folder.write_record(found[0].replace(**other, history=history))
     assert trained(run(out)) == 0
     assert contents(out) == before
 
@@ -164,27 +167,30 @@ def test_choose_and_widened():
     settings = Settings(model="basic_net", epochs=2)
     data = Data(*draw(sources.load("digits", channels=3), 5, seed=0))
     run = Run(settings=settings, seed=0, scored_at=(2,))
-    record = Trainer().train(run, data)
-    longer = replace(
-        record, run=replace(run, settings=replace(settings, epochs=3)), scores={2: record.scores[2]}
+    record = train(run, data).record
+    more = replace(run, settings=settings.replace(epochs=3))
+    longer = record.replace(run=more, scores={2: record.scores[2]})
+    experiment = Experiment(name="x", title="x", arms=[{"name": "a", **dict(settings)}])
+    plan = Plan(
+        experiments=(experiment,),
+        data_name="",
+        data_fingerprints={0: record.data_fingerprint},
+        versions=record.versions,
     )
 
-    class Plan:
-        runs = (run,)
-        data = {0: record.data_fingerprint}  # noqa: RUF012
-        versions = record.versions
-
-    assert choose(Plan, [longer, record]) == {run: record}
-    assert choose(Plan, [longer]) == {run: longer}
+    assert plan.runs == [run]
+    assert choose(plan, [longer, record]) == {run: record}
+    assert choose(plan, [longer]) == {run: longer}
     for other in (
-        replace(record, scores={}),
-        replace(record, versions=record.versions | {"keras": "3.0"}),
-        replace(record, data_fingerprint="other"),
-        replace(record, run=replace(run, seed=1)),
-        replace(record, run=replace(run, settings=replace(settings, optimizer="sgd"))),
+        {"scores": {}},
+        {"versions": {**record.versions, "keras": "3.0"}},
+        {"data_fingerprint": "other"},
+        {"run": replace(run, seed=1)},
+        {"run": replace(run, settings=settings.replace(optimizer="sgd"))},
     ):
-        assert choose(Plan, [other]) == {}
-    assert choose(Plan, [replace(record, scores={}, diverged=1)])[run].diverged == 1
+        assert choose(plan, [record.replace(**other)]) == {}
+    diverged = record.history.replace(loss=(math.nan,))
+    assert choose(plan, [record.replace(scores={}, history=diverged)])[run].history.diverged == 1
     assert widened(replace(run, scored_at=(1,)), [record]).scored_at == (1, 2)
     assert widened(replace(run, seed=1, scored_at=(1,)), [record]).scored_at == (1,)
 
@@ -205,7 +211,7 @@ def test_a_stale_lock_is_no_lock(run, tmp_path):
     """What a killed run leaves is named and swept, and does not stop the next one."""
     out = tmp_path / "out"
     (out / "records").mkdir(parents=True)
-    (out / ".lock").write_text("12345")
+    (out / ".running").write_text("12345")
     leftovers = [
         out / ".tables.md.12345.unfinished.md",
         out / "records" / ".a.json.1.unfinished.json",
@@ -273,7 +279,8 @@ def test_report_from_records_alone(invoke, finished):
         (lambda out: None, "no results of `mnist-keras run`"),
         (lambda out: out.mkdir(), "no results of `mnist-keras run`"),
         (lambda out: out.write_text(""), "cannot be read: Not a directory"),
-        (lambda out: (out.mkdir(), (out / "plan.json").write_text("{}")), "not a plan"),
+        (lambda out: (out.mkdir(), (out / "plan.json").write_text("{}")), "another version"),
+        (lambda out: (out.mkdir(), (out / "plan.json").write_text('{"format": 4}')), "not a plan"),
         (lambda out: (out.mkdir(), (out / "plan.json").write_text("[")), "not a plan"),
     ],
 )
@@ -287,6 +294,18 @@ def test_report_of_something_else(make, message, invoke, tmp_path):
     assert message in result.stderr
     assert "Traceback" not in result.output
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_of_another_version_is_refused(run, finished):
+    """Its records are not set aside one by one: one line says why, and nothing changes."""
+    out, _ = finished
+    path = out / "plan.json"
+    path.write_text(path.read_text().replace('"format": 4', '"format": 3', 1))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    result = run(out)
+    assert result.exit_code == 2
+    assert f"{path}: written by another version of mnist-keras" in result.stderr
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_report_needs_no_backend(finished):

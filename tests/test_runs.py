@@ -1,10 +1,12 @@
 """Settings, Runs and the plan that trains each Run once."""
 
+from dataclasses import replace
+
 import pytest
 
 from mnist_keras.experiments.experiment import find
 from mnist_keras.experiments.plan import plan
-from mnist_keras.training.run import Run, fingerprint
+from mnist_keras.training.run import Run
 from mnist_keras.training.settings import ExperimentError, Settings
 
 pytestmark = pytest.mark.any_backend
@@ -63,7 +65,7 @@ def test_a_cycle_is_no_beginning_of_a_longer_one():
         ({"alpha": "1"}, "`alpha` must be a number >= 0"),
         ({"learning_rate": float("nan")}, "`learning_rate` must be a number >= 0"),
         ({"learning_rate": True}, "`learning_rate` must be a number >= 0"),
-        ({"validation_split": 1}, "`validation_split` must be between 0 and 1"),
+        ({"validation_split": 1}, "`validation_split` must be a number between 0 and 1"),
         ({"epochs": 0}, "`epochs` must be an integer >= 1"),
         ({"batch_size": 1.5}, "`batch_size` must be an integer >= 1"),
         ({"epochs": True}, "`epochs` must be an integer >= 1"),
@@ -72,7 +74,7 @@ def test_a_cycle_is_no_beginning_of_a_longer_one():
         ({"augmentation": "elastics"}, "Did you mean 'elastic'?"),
         ({"pretraining": "byol"}, "unknown pretraining 'byol'"),
         ({"self_training": "inductiv"}, "Did you mean 'inductive'?"),
-        ({"label_smoothing": 1}, "`label_smoothing` must be between 0 and 1"),
+        ({"label_smoothing": 1}, "`label_smoothing` must be a number between 0 and 1"),
         ({"weight_decay": -1}, "`weight_decay` must be a number >= 0"),
         ({"members": 0}, "`members` must be an integer >= 1"),
         ({"views": -1}, "`views` must be an integer >= 0"),
@@ -141,17 +143,25 @@ def test_covering():
 
 def test_fingerprint_is_of_everything_that_decides():
     """Another setting, seed, data or version is another name; scoring more often is not."""
-    run = Run(settings=Settings(), seed=0, scored_at=(10,))
-    name = fingerprint(run, "data", {"keras": "1"})
-    assert name == fingerprint(
-        Run(settings=Settings(), seed=0, scored_at=(1, 10)), "data", {"keras": "1"}
-    )
+    run = Run.whole(Settings(), 0)
+    name = run.fingerprint("data", {"keras": "1"})
+    assert name == replace(run, scored_at=(1, 10)).fingerprint("data", {"keras": "1"})
     others = [
-        fingerprint(
-            Run(settings=Settings(alpha=2), seed=0, scored_at=(10,)), "data", {"keras": "1"}
-        ),
-        fingerprint(Run(settings=Settings(), seed=1, scored_at=(10,)), "data", {"keras": "1"}),
-        fingerprint(run, "other", {"keras": "1"}),
-        fingerprint(run, "data", {"keras": "2"}),
+        Run.whole(Settings(alpha=2), 0).fingerprint("data", {"keras": "1"}),
+        Run.whole(Settings(), 1).fingerprint("data", {"keras": "1"}),
+        run.fingerprint("other", {"keras": "1"}),
+        run.fingerprint("data", {"keras": "2"}),
     ]
     assert len({name, *others}) == 5
+
+
+def test_replace_brings_the_defaults_of_what_changed():
+    """Another model or loss brings its own defaults; what means nothing then is refused."""
+    base = Settings(**CYCLE, loss="crossentropy", members=2)
+    assert base.replace(width=24).width == 24
+    assert Settings().replace(model="basic_net") == Settings(model="basic_net")
+    assert base.replace(loss="focal").gamma == 2
+    assert Settings(gamma=1).replace(loss="crossentropy").gamma is None
+    assert base.replace() == base
+    with pytest.raises(ExperimentError, match="need schedule = 'one_cycle'"):
+        base.replace(schedule="constant")

@@ -11,9 +11,10 @@ from mnist_keras import basic_net
 from mnist_keras.datasets import sources
 from mnist_keras.datasets.batches import WarpedBatches
 from mnist_keras.datasets.splits import draw, split_indices
+from mnist_keras.models.prediction import predict
 from mnist_keras.training.data import Data
-from mnist_keras.training.engine import Trainer
-from mnist_keras.training.networks import compiled_model
+from mnist_keras.training.engine import train
+from mnist_keras.training.networks import Networks, compiled_model
 from mnist_keras.training.run import Run
 from mnist_keras.training.settings import Settings
 
@@ -39,24 +40,25 @@ def test_record_of_a_run(digits):
     """Loss, accuracy and seconds of each epoch; predictions at the epochs asked for."""
     run, data = run_of(scored_at=(1, 3)), data_of(digits, 0)
     epochs = []
-    record = Trainer().train(run, data, lambda epoch, loss: epochs.append((epoch, loss)))
+    trained = train(run, data, on_epoch=lambda epoch, loss: epochs.append((epoch, loss)))
+    record, history = trained.record, trained.record.history
 
     assert record.data_name == "digits (scikit-learn)"
-    assert len(record.loss) == len(record.accuracy) == len(record.seconds) == 3
-    assert epochs == list(enumerate(record.loss, 1))
+    assert len(history.loss) == len(history.training_accuracy) == len(history.seconds) == 3
+    assert epochs == list(enumerate(history.loss, 1))
     assert list(record.scores) == [1, 3]
     assert np.bincount(record.test_labels).tolist() == [4] * 10
     assert len(record.heldout_labels) == 1597
     for score in record.scores.values():
         assert score.test.shape == record.test_labels.shape
         assert score.heldout.shape == record.heldout_labels.shape
-    assert record.diverged is None
+    assert history.diverged is None
 
 
 def test_first_loss_is_that_of_the_initial_weights(digits):
     """With one batch an epoch, the first loss is the loss before any step, computed here."""
     run = run_of(scored_at=(1,), batch_size=160, loss="crossentropy")
-    record = Trainer().train(run, data_of(digits, 0))
+    record = train(run, data_of(digits, 0)).record
 
     images = data_of(digits, 0).images
     training_part, _ = split_indices(images, 0.2, 0)
@@ -64,7 +66,7 @@ def test_first_loss_is_that_of_the_initial_weights(digits):
     logits = ops.convert_to_numpy(basic_net(seed=0)(x)).astype(float)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     expected = -log_p[np.arange(160), images.labels[training_part]].mean()
-    assert record.loss[0] == pytest.approx(expected, abs=1e-5)
+    assert record.history.loss[0] == pytest.approx(expected, abs=1e-5)
 
 
 def test_images_are_scaled_to_one(digits, monkeypatch):
@@ -79,7 +81,7 @@ def test_images_are_scaled_to_one(digits, monkeypatch):
 
     monkeypatch.setattr(WarpedBatches, "__getitem__", note)
     run = run_of(scored_at=(1,))
-    Trainer().train(run, data_of(digits, 0))
+    train(run, data_of(digits, 0)).record
     images, x = next(filter(None, seen))
     assert x.max() == 1
     np.testing.assert_array_equal(x, images / np.float32(255))
@@ -88,22 +90,22 @@ def test_images_are_scaled_to_one(digits, monkeypatch):
 def test_same_run_same_numbers_whatever_ran_before(digits):
     """A model that served other seeds gives the numbers of a new one, and so do more scores."""
     run, other = run_of(scored_at=(4,)), run_of(scored_at=(4,), seed=1)
-    new = Trainer().train(run, data_of(digits, 0))
+    new = train(run, data_of(digits, 0)).record
 
-    used = Trainer()
-    different = used.train(other, data_of(digits, 1))
-    again = used.train(run_of(scored_at=(1, 2, 4)), data_of(digits, 0))
+    used = Networks()
+    different = train(other, data_of(digits, 1), networks=used).record
+    again = train(run_of(scored_at=(1, 2, 4)), data_of(digits, 0), networks=used).record
 
-    assert again.loss == new.loss
-    assert different.loss != new.loss
+    assert again.history.loss == new.history.loss
+    assert different.history.loss != new.history.loss
     np.testing.assert_array_equal(again.scores[4].heldout, new.scores[4].heldout)
 
 
 def test_shorter_run_is_the_beginning_of_a_longer_one(digits):
     """The first epochs of a longer run are the shorter run, to the last bit."""
     short, long = run_of(scored_at=(2,)), run_of(scored_at=(2, 5))
-    one, two = (Trainer().train(run, data_of(digits, 0)) for run in (short, long))
-    assert two.loss[:2] == one.loss
+    one, two = (train(run, data_of(digits, 0)).record for run in (short, long))
+    assert two.history.loss[:2] == one.history.loss
     np.testing.assert_array_equal(two.scores[2].heldout, one.scores[2].heldout)
 
 
@@ -119,10 +121,10 @@ def test_a_second_seed_compiles_nothing(digits):
             compilations.append(event)
 
     jax.monitoring.register_event_duration_secs_listener(note)
-    trainer = Trainer()
-    trainer.train(run_of(scored_at=(1, 2)), data_of(digits, 0))
+    networks = Networks()
+    train(run_of(scored_at=(1, 2)), data_of(digits, 0), networks=networks)
     first = len(compilations)
-    trainer.train(run_of(scored_at=(1, 2), seed=1), data_of(digits, 1))
+    train(run_of(scored_at=(1, 2), seed=1), data_of(digits, 1), networks=networks)
 
     assert first > 0
     assert len(compilations) == first
@@ -132,26 +134,29 @@ def test_a_second_seed_compiles_nothing(digits):
 def test_dropout_starts_anew_for_each_run(digits):
     """The CNN's dropout begins at the run's own first mask, also in a model used before."""
     run = run_of(model="cnn", scored_at=(2,))
-    trainer = Trainer()
-    first = trainer.train(run, data_of(digits, 0))
-    assert trainer.train(run, data_of(digits, 0)).loss == first.loss
+    networks = Networks()
+    losses = [
+        train(run, data_of(digits, 0), networks=networks).record.history.loss for _ in range(2)
+    ]
+    assert losses[0] == losses[1]
 
 
 def test_run_learns(digits):
     """Thirty epochs bring Basic Net far above chance on images it never saw."""
     run = run_of(scored_at=(30,))
-    record = Trainer().train(run, data_of(digits, 0))
+    record = train(run, data_of(digits, 0)).record
     assert (record.scores[30].heldout == record.heldout_labels).mean() > 0.7
-    assert record.loss[-1] < record.loss[0] / 2
+    assert record.history.loss[-1] < record.history.loss[0] / 2
 
 
 def test_divergence_ends_the_run(digits):
     """A loss that is not finite ends the run, which says at which epoch."""
     run = run_of(scored_at=(1, 5), optimizer="sgd", learning_rate=1e38, activation="relu")
-    record = Trainer().train(run, data_of(digits, 0))
-    assert record.diverged == len(record.loss) <= 5
-    assert not math.isfinite(record.loss[-1])
-    assert all(epoch < record.diverged for epoch in record.scores)
+    record = train(run, data_of(digits, 0)).record
+    history = record.history
+    assert history.diverged == len(history.loss) <= 5
+    assert not math.isfinite(history.loss[-1])
+    assert all(epoch < history.diverged for epoch in record.scores)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "radam", "sgd"])
@@ -174,5 +179,28 @@ def test_nothing_reads_a_backends_generator(digits):
     losses = []
     for seed in (1, 2):
         keras.utils.set_random_seed(seed)
-        losses.append(Trainer().train(run, data_of(digits, 0)).loss)
+        losses.append(train(run, data_of(digits, 0)).record.history.loss)
     assert losses[0] == losses[1]
+
+
+def test_the_model_is_what_the_record_describes(digits):
+    """Of a plain run it is the network that gave the classes, and no later run changes it."""
+    run, data = run_of(scored_at=(2,)), data_of(digits, 0)
+    trained = train(run, data)
+    train(run_of(scored_at=(1,), seed=1), data_of(digits, 1))
+    given = predict(trained.model, data.heldout.images).argmax(axis=-1)
+    np.testing.assert_array_equal(given, trained.record.scores[2].heldout)
+
+
+@pytest.mark.parametrize("loss", ["crossentropy", "focal"])
+def test_runs_compare_on_hard_labels(loss, digits):
+    """With smoothed labels, cross entropy and focal loss are those of the labels themselves."""
+    run = run_of(scored_at=(1,), batch_size=160, loss=loss, label_smoothing=0.3)
+    history = train(run, data_of(digits, 0)).record.history
+    training_part, _ = data_of(digits, 0).split(run.settings, 0)
+    logits = predict(basic_net(seed=0), training_part.images).astype(float)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    log_p = log_p[np.arange(160), training_part.labels]
+    assert history.crossentropy[0] == pytest.approx(-log_p.mean(), abs=1e-5)
+    assert history.focal[0] == pytest.approx(-((1 - np.exp(log_p)) ** 2 * log_p).mean(), abs=1e-5)
+    assert history.loss[0] != pytest.approx(getattr(history, loss)[0], abs=2e-5)

@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from textwrap import shorten
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -39,6 +40,8 @@ def sentence(error: ValidationError, record: type[BaseModel]) -> str:
     location, value = found["loc"], found["input"]
     if found["type"] == "value_error":  # a rule of ours, or a record within: they name the field
         return _place(location) + str(found["ctx"]["error"])
+    if not location:  # not JSON at all
+        return str(found["msg"])
     place = _place(location[:-1])
     name = next(part for part in reversed(location) if isinstance(part, str))
     match found["type"]:
@@ -49,7 +52,8 @@ def sentence(error: ValidationError, record: type[BaseModel]) -> str:
         case "literal_error":
             return place + unknown(name, value, re.findall("'([^']*)'", found["ctx"]["expected"]))
     expected = _expected(record.model_json_schema(), location)
-    return f"{place}`{name}` must be {expected}. Received: {name}={value!r}"
+    received = shorten(repr(value), 200, placeholder="…")
+    return f"{place}`{name}` must be {expected}. Received: {name}={received}"
 
 
 def unknown(what: str, value: Any, known: Iterable[str]) -> str:
@@ -90,9 +94,11 @@ def _expected(schema: Mapping[str, Any], location: tuple[int | str, ...]) -> str
     kind = _KINDS.get(node.get("type", ""), "of another type")
     low, high = (node.get(f"exclusive{bound}") for bound in ("Minimum", "Maximum"))
     low, high = node.get("minimum", low), node.get("maximum", high)
-    if low is not None and high is not None:
-        return f"{kind} between {low:g} and {high:g}"
-    return kind if low is None else f"{kind} >= {low:g}"
+    if low is not None:
+        return f"{kind} >= {low:g}" if high is None else f"{kind} between {low:g} and {high:g}"
+    if "maxLength" in node:
+        return f"{kind} of {node.get('minLength', 0)} to {node['maxLength']} characters"
+    return f"{kind}, not empty" if "minItems" in node else kind
 
 
 def _resolved(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -194,7 +194,7 @@ def from_document(name: str, document: dict[str, Any]) -> Experiment:
         ExperimentError: If there is an unknown key or value.
     """
     _check_keys(document, [*(key for key in Experiment.model_fields if key != "name"), "settings"])
-    shared, arms = document.get("settings", {}), document.get("arms", [])
+    shared, arms = document.get("settings", {}), document.get("arms")
     if not isinstance(shared, dict):
         raise ExperimentError(f"`settings` must be a table. Received: settings={shared!r}")
     _check_keys(shared, Settings.model_fields)

@@ -108,10 +108,10 @@ class Card(Fields):
             raise ValueError("class_names are not different names")
         if min(self.input.form.image_size) < 1:
             raise ValueError(f"image_size {self.input.form.image_size}")
-        if not self.settings.has_network or not (
-            self.class_names or self.settings.model == "small_cnn"
-        ):
-            raise ValueError(f"a model {self.settings.model!r} of {len(self.class_names)} classes")
+        if not self.settings.has_network:
+            raise ValueError(f"{self.settings.model!r} is not a network")
+        if not self.class_names and self.settings.model != "small_cnn":
+            raise ValueError(f"an encoder of model {self.settings.model!r}")
         return self
 
 

@@ -220,9 +220,9 @@ class Stages:
             ),
             lambda epoch: learning_rate(settings, epoch, settings.epochs),
             ends,
-            at_end,
-            on_epoch,
-            fingerprint(*get_weights(model).values()) if initial is None else initial,
+            at_end=at_end,
+            on_epoch=on_epoch,
+            initial=fingerprint(*get_weights(model).values()) if initial is None else initial,
         )
 
     def _student(self, members: Sequence[Training], unlabeled: LabeledImages) -> Training:
@@ -262,7 +262,7 @@ class Stages:
                 model,
                 self._views(joined(unlabeled.images, labeled.images), y, _STUDENT_BATCH, seed),
                 lambda epoch: learning_rate(own, epoch, epochs),
-                ends=(epochs,),
+                (epochs,),
                 on_epoch=on_epoch,
             )
             return Training(get_weights(model), history)
