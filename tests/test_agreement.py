@@ -66,7 +66,7 @@ def test_twice_the_same_run_is_the_same_bits(original, trained):
     again = trained()
     found = compare(("a", original), ("b", again))
     assert found.loss == (0.0, 0.0)
-    assert found.accuracy == 0.0
+    assert found.training_accuracy == 0.0
     assert found.predictions == {2: 1.0}
     assert found.outside(Tolerance(first_epoch=0, loss=0, predictions=1)) == []
 

@@ -30,17 +30,13 @@ pytestmark = pytest.mark.any_backend
 VERSIONS = {"mnist-keras": "0", "keras": "3.15.1", "backend": "jax", "jax": "0.10.2"}
 DIVERGED = (2.0, 1.0, 0.7, math.nan)
 
+FOCAL = "focal & co_1 50%"
 ARMS = (
-    Arm(
-        name="focal & co_1 50%",
-        settings=Settings(),
-        reported_accuracy=96.0,
-        reported_loss=(1.75, 1.13),
-    ),
+    Arm(name=FOCAL, settings=Settings(), reported_accuracy=96.0, reported_loss=(1.75, 1.13)),
     Arm(name="one epoch", settings=Settings(epochs=1), reported_accuracy=17.0),
     Arm(name="never run", settings=Settings(optimizer="sgd")),
 )
-CLAIM = Claim(text="Focal <b>wins</b>.", arm="focal & co_1 50%", against="one epoch")
+CLAIM = Claim(text="Focal <b>wins</b>.", arm=FOCAL, against="one epoch")
 
 
 def results_of(*done, arms=ARMS, claims=(CLAIM,), seeds=(0, 1, 2)):
@@ -179,13 +175,8 @@ def test_accuracy_table_says_n_interval_and_seeds(results):
     """Cells hold the mean, the spread over seeds and the interval; absent numbers a dash."""
     header, focal, _, never = tables.accuracy_table(results.tables[0].rows)
     assert header[1:4] == ["reported (n = 100)", "test (n = 100)", "held-out (n = 1,000)"]
-    assert focal == [
-        "focal & co_1 50%",
-        "96.00 [90.2, 98.4]",
-        "90.00 ± 2.00 [82.6, 94.5]",
-        "75.00 ± 0.00 [75.0, 75.0]",
-        "3",
-    ]
+    assert focal[:2] == [FOCAL, "96.00 [90.2, 98.4]"]
+    assert focal[2:] == ["90.00 ± 2.00 [82.6, 94.5]", "75.00 ± 0.00 [75.0, 75.0]", "3"]
     assert never[1:] == ["–", "–", "–", "0; missing: 0, 1, 2"]
 
 
@@ -206,7 +197,7 @@ def test_no_heldout_images(record):
 def test_loss_table_puts_reported_beside_measured(results):
     """Ten epochs and the arms' ends; one column for arms of one training."""
     header, *lines = tables.loss_table(results.tables[0].rows)
-    assert header == ["epoch", "focal & co_1 50%, reported", "focal & co_1 50%, measured"]
+    assert header == ["epoch", f"{FOCAL}, reported", f"{FOCAL}, measured"]
     assert [line[0] for line in lines] == [str(epoch) for epoch in range(1, 11)]
     assert lines[0][1:] == ["1.7500", f"{11 / 9:.4f}"]
     assert lines[2][1] == "–"
@@ -293,9 +284,9 @@ def test_figures_are_pictures_and_always_the_same_bytes(results):
 def test_curves_are_drawn_once(results):
     """Arms of one training share a curve, whichever comes first."""
     drawn = rows.distinct_curves(results.tables[0].rows)
-    assert [row.arm.name for row in drawn] == ["focal & co_1 50%"]
+    assert [row.arm.name for row in drawn] == [FOCAL]
     shorter_first = [replace(row) for row in reversed(results.tables[0].rows[:2])]
-    assert [row.arm.name for row in rows.distinct_curves(shorter_first)] == ["focal & co_1 50%"]
+    assert [row.arm.name for row in rows.distinct_curves(shorter_first)] == [FOCAL]
 
 
 class _Names(HTMLParser):
@@ -352,12 +343,14 @@ def test_hostile_names_stay_text(results):
 def staged(record):
     """One table of an SVM, a network and two kinds of students, of two seeds each."""
     cycle = {"model": "small_cnn", "schedule": "one_cycle", "loss": "crossentropy", "epochs": 4}
-    settings = {
-        "SVM": Settings(model="svm"),
-        "network": Settings(**cycle),
-        "student": Settings(**cycle, self_training="transductive", self_training_epochs=6),
-        "halves": Settings(**cycle, self_training="inductive", self_training_epochs=3),
-    }
+    transductive = {"self_training": "transductive", "self_training_epochs": 6}
+    inductive = {"self_training": "inductive", "self_training_epochs": 3}
+    arms = (
+        Arm(name="SVM", settings=Settings(model="svm")),
+        Arm(name="network", settings=Settings(**cycle)),
+        Arm(name="student", settings=Settings(**cycle, **transductive)),
+        Arm(name="halves", settings=Settings(**cycle, **inductive)),
+    )
 
     def of(seed, own):
         one = record(seed, own, n_unlabeled=1000 if own.uses_unlabeled else 0)
@@ -366,12 +359,8 @@ def staged(record):
             history=one.history.replace(loss=(1.0,) * len(seen), training_accuracy=seen)
         )
 
-    return results_of(
-        *(of(seed, own) for seed in (0, 1) for own in settings.values()),
-        arms=tuple(Arm(name=name, settings=own) for name, own in settings.items()),
-        claims=(),
-        seeds=(0, 1),
-    )
+    done = [of(seed, arm.settings) for seed in (0, 1) for arm in arms]
+    return results_of(*done, arms=arms, claims=(), seeds=(0, 1))
 
 
 def test_arms_of_stages_say_what_they_have_seen(results, staged):
@@ -403,9 +392,8 @@ def test_figure_of_arms_of_stages(staged):
     drawn = figures.all_figures(staged)
     assert set(drawn) == {"heldout", "confusion"}
     (axes,) = drawn["heldout"].axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == [
-        *("SVM", "network", "student", "halves")
-    ]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["SVM", "network", "student", "halves"]
     colors = [line.get_color() for line in axes.lines if len(line.get_xdata()) == 1]
     assert len(set(colors)) == 3
     assert colors[2] == colors[3]

@@ -47,7 +47,7 @@ class Agreement:
         loss: Difference of the training loss, epoch by epoch. It is infinite where one of the
             records has ended, or only one of the losses is finite.
         share: The same as a share of the loss.
-        accuracy: Largest difference of the training accuracy, between 0 and 1.
+        training_accuracy: Largest difference of the training accuracy, between 0 and 1.
         predictions: By scored epoch, the share of images given the same class.
     """
 
@@ -57,7 +57,7 @@ class Agreement:
     unequal: tuple[str, ...]
     loss: tuple[float, ...]
     share: tuple[float, ...]
-    accuracy: float
+    training_accuracy: float
     predictions: dict[int, float]
 
     def outside(self, tolerance: Tolerance) -> list[str]:
@@ -101,7 +101,7 @@ def compare(first: tuple[str, Record], second: tuple[str, Record]) -> Agreement:
         ),
         loss=loss,
         share=tuple(apart / abs(whole) if apart else 0.0 for apart, whole in pairs),
-        accuracy=max(accuracy, default=0.0),
+        training_accuracy=max(accuracy, default=0.0),
         predictions={epoch: _equal_share(one, other, epoch) for epoch in both_scored},
     )
 
@@ -158,7 +158,7 @@ def agreement_table(agreements: Sequence[Agreement], tolerance: Tolerance) -> li
             f"{agreement.loss[0]:.1e}",
             _largest(agreement.loss[:PROMISED_EPOCHS], 1),
             _largest(agreement.loss[PROMISED_EPOCHS:], 1 + PROMISED_EPOCHS),
-            f"{100 * agreement.accuracy:.2f} %",
+            f"{100 * agreement.training_accuracy:.2f} %",
             ", ".join(f"{share:.2%} at {epoch}" for epoch, share in agreement.predictions.items())
             or "–",
             "; ".join(agreement.outside(tolerance)) or "same run",

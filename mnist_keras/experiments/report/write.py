@@ -1,21 +1,21 @@
-"""Everything that is made of a results folder, from its plan and records alone."""
+"""Write the report of a results folder from its plan and records alone."""
 
 from mnist_keras._foundations.pictures import encode, read_gallery
 from mnist_keras.experiments.report import csv_json, figures, page, rows, tables
 from mnist_keras.experiments.report.rows import Results
 from mnist_keras.experiments.results_folder import ResultsFolder
 
-# Folder of what `mnist-keras explain` draws, within that of the results.
-ALBUM = "explanations"
+# Folder of the pictures by `mnist-keras explain`, within that of the results.
+EXPLANATIONS = "explanations"
 
 
 def write_report(folder: ResultsFolder) -> Results:
-    """Make tables, figures, verdicts and the page anew from a folder's plan and records.
+    """Write tables, figures and the page anew from a folder's plan and records.
 
-    Writes `tables.md`, `.csv`, `.tex` and `.json`, `costs.md`, one PNG for each figure, and
-    `report.html`. Tables and figures are the same bytes whenever the records hold the same numbers;
-    the costs, which the page shows too, are not. The page also shows what `explain` has drawn
-    within the folder.
+    The files are `tables.md`, `.csv`, `.tex` and `.json`, `costs.md`, one PNG for each figure, and
+    `report.html`. Records with the same numbers give the same bytes of tables and figures. Costs
+    differ from run to run, and the page shows them. It also shows the pictures that `explain` has
+    drawn within the folder.
 
     Raises:
         RecordError: If the folder has no plan, or cannot be written.
@@ -29,7 +29,7 @@ def write_report(folder: ResultsFolder) -> Results:
         "tables.tex": tables.latex(results).encode(),
         "tables.json": csv_json.json_text(results).encode(),
         "costs.md": tables.costs(results).encode(),
-        "report.html": page.html(results, drawn, read_gallery(folder.path / ALBUM)).encode(),
+        "report.html": page.html(results, drawn, read_gallery(folder.path / EXPLANATIONS)).encode(),
     }
     files |= {f"{name}.png": encode(figure, "png") for name, figure in drawn.items()}
     for name, content in files.items():
