@@ -1,9 +1,11 @@
-"""Audits of whole folders: every problem named, nothing touched, remembered, and streamed."""
+"""Audits of folders: they name every problem, touch nothing, remember and stream."""
 
+import functools
 import io
 import json
 import os
 import random
+import types
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mnist_keras import image_dataset_from_directory
-from mnist_keras.datasets import user_images as user_data
+from mnist_keras.datasets import user_images
 from mnist_keras.datasets.image_folder import cache, image_store, reading
 from mnist_keras.datasets.image_folder.audit import audit
 from mnist_keras.datasets.image_folder.decoding import BadImageError
@@ -24,14 +26,31 @@ from mnist_keras.datasets.images import DataError, LazyImages
 pytestmark = pytest.mark.any_backend
 
 
-def png(image, **options):
+CACHES = ["memory", "disk", "none"]
+
+
+def png(image):
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG", **options)
+    Image.fromarray(image).save(file, "PNG")
     return file.getvalue()
 
 
+def forget():
+    """Empty the cache folder."""
+    for path in cache.folder().iterdir():
+        path.unlink()
+
+
+@pytest.fixture
+def run(invoke, two_classes, tmp_path):
+    """The function that trains one epoch on `two_classes`."""
+    path = tmp_path / "short.toml"
+    path.write_text('title = "Short"\n[[arms]]\nname = "a"\nmodel = "basic_net"\nepochs = 1\n')
+    return functools.partial(invoke, "run", path, "--data", two_classes)
+
+
 def snapshot(folder):
-    """Return what can be seen of everything below a folder: contents, links, times, modes."""
+    """Return mode, time, size and content of everything below a folder."""
     found = {}
     for root, folders, files in os.walk(folder):
         for name in [*folders, *files]:
@@ -42,26 +61,27 @@ def snapshot(folder):
     return found
 
 
-def bad_files(picture):
-    """Return files that cannot be used, by path, each with a word of its reason."""
+@pytest.fixture
+def bad_files(two_classes, picture):
+    """Files in `two_classes` that cannot be used: by path, a word of the reason."""
     whole = png(picture(50))
-    return {
+    files = {
         "a/empty.png": (b"", "empty file"),
         "a/page.png": (b"<!doctype html>", "web page"),
         "a/pointer.png": (b"version https://git-lfs.github.com/spec/v1\n", "LFS pointer"),
-        "b/text.jpg": (b"this is no image", "not a BMP, GIF, JPEG or PNG"),
+        "b/text.jpg": (b"this is text", "not a BMP, GIF, JPEG or PNG"),
         "b/half.png": (whole[:60], "truncated"),
         "b/flipped.png": (whole[:-20] + b"x" + whole[-19:], "checksum"),
         "b/photo.webp": (b"RIFF", ".webp files are not read"),
         "b/strange\nname\x1b[31m.png": (b"", "empty file"),
     }
-
-
-def test_check_names_every_problem_and_touches_nothing(invoke, two_classes, picture):
-    """All bad files are in the report with their reasons, escaped, and the folder is as it was."""
-    expected = bad_files(picture)
-    for path, (content, _) in expected.items():
+    for path, (content, _) in files.items():
         (two_classes / path).write_bytes(content)
+    return {path: reason for path, (_, reason) in files.items()}
+
+
+def test_check_names_every_problem_and_touches_nothing(invoke, two_classes, bad_files):
+    """All bad files are listed with their reasons, escaped, and the folder is as it was."""
     before = snapshot(two_classes)
 
     result = invoke("check", two_classes)
@@ -69,17 +89,17 @@ def test_check_names_every_problem_and_touches_nothing(invoke, two_classes, pict
     assert result.exit_code == 3
     assert "Traceback" not in result.output
     lines = [line.strip() for line in result.stdout.splitlines()]
-    for path, (_, reason) in expected.items():
+    for path, reason in bad_files.items():
         name = path.replace("\n", "\\n").replace("\x1b", "\\x1b")
         (line,) = [line for line in lines if line.startswith(f"{name}: ")]
         assert reason in line
     assert "\x1b" not in result.stdout
-    assert f"Refused: {len(expected)} findings" in lines[-1]
+    assert f"Refused: {len(bad_files)} findings" in lines[-1]
     assert snapshot(two_classes) == before
 
 
 def test_check_of_a_clean_folder(invoke, two_classes):
-    """Exit code 0, the classes with their numbers, and nothing to say."""
+    """It ends with exit code 0, and shows the sizes of the classes and no finding."""
     result = invoke("check", two_classes)
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
@@ -88,10 +108,8 @@ def test_check_of_a_clean_folder(invoke, two_classes):
     ]
 
 
-def test_check_as_json(invoke, two_classes, picture):
-    """The same as JSON: every finding by kind, with severity and advice."""
-    for path, (content, _) in bad_files(picture).items():
-        (two_classes / path).write_bytes(content)
+def test_check_as_json(invoke, two_classes, bad_files):
+    """JSON has every finding by kind, with its severity and advice."""
     result = invoke("check", two_classes, "--format", "json")
     assert result.exit_code == 3
     document = json.loads(result.stdout)
@@ -104,11 +122,11 @@ def test_check_as_json(invoke, two_classes, picture):
         {"path": "b/half.png", "reason": "truncated image: the PNG has no end"}
     ]
     paths = {file["path"] for group in document["findings"] for file in group["files"]}
-    assert paths == {*bad_files(picture), "."}  # the classes are of different sizes now
+    assert paths == {*bad_files, "."}  # the classes now have different sizes
 
 
 def test_long_lists_of_warnings_are_cut_and_refusals_are_not(invoke, two_classes):
-    """Ten warnings of a kind are shown, all refusals are."""
+    """Ten warnings of a kind are shown, but all refusals."""
     for number in range(30):
         (two_classes / "a" / f"{number}.txt").touch()
         (two_classes / "b" / f"empty{number}.png").touch()
@@ -118,26 +136,24 @@ def test_long_lists_of_warnings_are_cut_and_refusals_are_not(invoke, two_classes
     assert out.count(": empty file") == 30
 
 
-def test_most_files_bad_in_one_way_is_the_machines_fault(invoke, two_classes):
-    """Not the images are blamed if more than half of them fail alike."""
+def test_if_most_files_fail_in_one_way_the_machine_is_to_blame(invoke, two_classes):
+    """If more than half of the files fail alike, the message does not blame the images."""
     for path in two_classes.rglob("*.png"):
         path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     result = invoke("check", two_classes)
     assert "8 of 8 files fail in one way" in result.stdout
     with pytest.raises(ImageFolderError, match="8 of 8 files fail in one way"):
-        user_data.read(two_classes).require()
+        user_images.read(two_classes).require()
 
 
-def test_refused_by_default_and_skipped_on_demand(two_classes, picture):
-    """on_bad="refuse" lists all; "skip" goes on with the rest, and says how many are left out."""
-    for path, (content, _) in bad_files(picture).items():
-        (two_classes / path).write_bytes(content)
+def test_refused_by_default_and_skipped_on_demand(two_classes, bad_files):
+    """on_bad="refuse" lists all; "skip" uses the rest, and says how many are left out."""
     (two_classes / "0").mkdir()
     (two_classes / "0" / "only.png").write_bytes(b"")
 
     with pytest.raises(ImageFolderError) as error:
         image_dataset_from_directory(two_classes)
-    # The ninth file, its class without a usable image, and the eight.
+    # The eight, the ninth file, and its class without a usable image.
     assert len(error.value.findings) == 10
     dataset = image_dataset_from_directory(two_classes, on_bad="skip", validation_split=None)
     assert len(dataset.x) == 8
@@ -145,32 +161,32 @@ def test_refused_by_default_and_skipped_on_demand(two_classes, picture):
     assert [dataset.class_names[y] for y in dataset.y] == [
         Path(path).parent.name for path in dataset.file_paths
     ]
-    assert set(dataset.audit.left_out) == {*bad_files(picture), "0/only.png", "0"}
+    assert set(dataset.audit.left_out) == {*bad_files, "0/only.png", "0"}
     assert dataset.audit.images.name == "two, 9 bad files left out, 1 class left out"
 
 
 def test_what_cannot_be_skipped(two_classes, picture):
-    """A layout that is none, or one class that is left, is refused even with on_bad="skip"."""
+    """A wrong layout and a single remaining class are refused even with on_bad="skip"."""
     (two_classes / "A").mkdir()
     (two_classes / "A" / "1.png").write_bytes(png(picture(60)))
     with pytest.raises(ImageFolderError, match="looks like"):
-        user_data.read(two_classes).require("skip")
+        user_images.read(two_classes).require("skip")
     (two_classes / "A" / "1.png").unlink()
     (two_classes / "A").rmdir()
     for path in (two_classes / "b").iterdir():
         path.write_bytes(b"")
     with pytest.raises(ImageFolderError, match="fewer than two classes"):
-        user_data.read(two_classes).require("skip")
+        user_images.read(two_classes).require("skip")
 
 
 def test_sizes_types_and_conversions_are_counted(two_classes, picture):
-    """What is resized, distorted, converted or mislabeled is used, and said."""
+    """Resized, distorted, converted and mislabeled images are used and named."""
     (two_classes / "a" / "larger.png").write_bytes(png(picture(51, 30, 28)))
     (two_classes / "a" / "wide.png").write_bytes(png(picture(52, 28, 56)))
     (two_classes / "a" / "bits.png").write_bytes(png(picture(53) > 100))
     Image.fromarray(picture(54)).save(two_classes / "b" / "jpeg.png", "JPEG")
     (two_classes / "b" / "duplicate.png").write_bytes((two_classes / "b" / "004.png").read_bytes())
-    audited = user_data.read(two_classes).require()
+    audited = user_images.read(two_classes).require()
     assert {(f.kind, f.path) for f in audited.findings} == {
         ("resized", "a/larger.png"),
         ("stretched", "a/wide.png"),
@@ -189,26 +205,23 @@ def test_duplicates_are_found_whatever_their_size_in_the_file(two_classes):
     with Image.open(two_classes / "a" / "000.png") as image:
         larger = image.resize((56, 56), Image.Resampling.NEAREST)
     larger.save(two_classes / "a" / "larger.png")
-    kinds = {(f.kind, f.path) for f in user_data.read(two_classes).findings}
+    kinds = {(f.kind, f.path) for f in user_images.read(two_classes).findings}
     assert ("duplicate", "a/larger.png") in kinds
     larger.save(two_classes / "b" / "larger.png")
-    assert "two_labels" in {f.kind for f in user_data.read(two_classes).findings}
+    assert "two_labels" in {f.kind for f in user_images.read(two_classes).findings}
 
 
-def test_a_refused_file_is_in_no_other_finding(two_classes, picture):
-    """What is wrong with a file that is not used is one thing."""
+def test_a_refused_file_is_not_in_another_finding(two_classes, picture):
+    """A file that is not used has one finding."""
     half = Image.fromarray(picture(55)).convert("P")
     half.save(two_classes / "a" / "clear.png", transparency=0)
-    found = user_data.read(two_classes).findings
+    found = user_images.read(two_classes).findings
     assert [f.kind for f in found if f.path == "a/clear.png"] == ["transparent"]
-
-
-CACHES = ["memory", "disk", "none"]
 
 
 @pytest.mark.parametrize("kept", CACHES)
 def test_every_cache_gives_the_same_images(two_classes, picture, kept, monkeypatch):
-    """From memory, from the disk and from the files come equal images, twice over."""
+    """Memory, disk and files give equal images, also when they are remembered."""
     monkeypatch.setattr(reading, "_CHUNK", 3)  # the resized image makes earlier chunks float
     (two_classes / "b" / "bad.png").write_bytes(b"")
     (two_classes / "b" / "larger.png").write_bytes(png(picture(51, 40, 40)))
@@ -216,8 +229,7 @@ def test_every_cache_gives_the_same_images(two_classes, picture, kept, monkeypat
     for path, image in zip(plain[0].file_paths, plain[0].x, strict=True):
         if "larger" not in path:
             np.testing.assert_array_equal(image[..., 0], np.asarray(Image.open(path)))
-    for path in cache.folder().iterdir():
-        path.unlink()
+    forget()
     for _ in range(2):
         datasets = image_dataset_from_directory(
             two_classes, on_bad="skip", validation_split=0.4, seed=1, cache=kept
@@ -232,18 +244,14 @@ def test_every_cache_gives_the_same_images(two_classes, picture, kept, monkeypat
                 assert x_found.dtype == np.float32
 
 
-def test_large_folders_go_to_the_disk_and_a_full_one_to_neither(two_classes, monkeypatch):
-    """By default the size decides; without space the files are decoded for each batch."""
+def test_large_folders_go_to_the_disk_unless_it_is_full(two_classes, monkeypatch):
+    """By default the size decides; on a full disk the files are decoded for each batch."""
     monkeypatch.setattr(image_store, "_MEMORY_BYTES", 1000)
     dataset = image_dataset_from_directory(two_classes, validation_split=None)
     assert isinstance(dataset.x, LazyImages)
-    for path in cache.folder().iterdir():
-        path.unlink()
-
-    class Full:
-        free = 0
-
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: Full)
+    forget()
+    full = types.SimpleNamespace(free=0)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: full)
     streamed = image_dataset_from_directory(two_classes, validation_split=None)
     assert list(cache.folder().glob("*.npy")) == []
     np.testing.assert_array_equal(streamed.x[:], dataset.x[:])
@@ -251,52 +259,51 @@ def test_large_folders_go_to_the_disk_and_a_full_one_to_neither(two_classes, mon
 
 @pytest.mark.parametrize("kept", ["memory", "disk"])
 def test_an_unchanged_folder_is_not_read_again(two_classes, monkeypatch, invoke, kept):
-    """After a check or an audit, the next one opens no file, and finds the same."""
+    """After a check or an audit, the next one opens no file and finds the same."""
     invoke("check", two_classes)
     with monkeypatch.context() as patch:
         patch.setattr(reading, "read_file", None)
-        again = user_data.read(two_classes, cache=kept)
+        again = user_images.read(two_classes, cache=kept)
         images = again.images.images[:]
-    for path in cache.folder().iterdir():
-        path.unlink()
-    first = user_data.read(two_classes, cache="none")
+    forget()
+    first = user_images.read(two_classes, cache="none")
     np.testing.assert_array_equal(first.images.images[:], images)
     assert again.findings == first.findings
     assert again.images.fingerprint == first.images.fingerprint
 
 
 def test_a_moved_folder_is_still_known_and_a_changed_file_is_not(two_classes, tmp_path, picture):
-    """What is remembered hangs on contents: moving keeps it, any change of a file does not."""
-    user_data.read(two_classes)
+    """An audit is remembered after a move, but not after any change of a file."""
+    user_images.read(two_classes)
     (before,) = cache.folder().glob("*.npz")
     moved = two_classes.rename(tmp_path / "elsewhere")
-    user_data.read(moved)
+    user_images.read(moved)
     assert list(cache.folder().glob("*.npz")) == [before]
     path = moved / "a" / "000.png"
     content = path.read_bytes()
     times = path.stat()
     path.write_bytes(content[:-1] + b"x")
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert [f.path for f in user_data.read(moved).findings] == ["a/000.png"]
+    assert [f.path for f in user_images.read(moved).findings] == ["a/000.png"]
 
 
-def test_what_cannot_be_read_today_is_asked_again(two_classes, monkeypatch):
-    """A failing disk or mount is not remembered as a bad file, nor is an interrupted audit."""
+def test_what_cannot_be_read_today_is_tried_again(two_classes, monkeypatch):
+    """A failing disk is not remembered as a bad file, and an interrupted audit leaves no file."""
 
     def fail(path):
         raise BadImageError("unreadable_file", "cannot be read: Input/output error")
 
     with monkeypatch.context() as patch:
         patch.setattr(reading, "read_file", fail)
-        assert len(user_data.read(two_classes).findings) == 8 + 2  # and both classes
+        assert len(user_images.read(two_classes).findings) == 8 + 2  # and both classes
     for interruption in (KeyboardInterrupt, MemoryError):
         with monkeypatch.context() as patch:
             patch.setattr(reading, "_CHUNK", 3)
             patch.setattr(reading.oddities, "look", looks_then(interruption))
             with pytest.raises(interruption):
-                user_data.read(two_classes)
+                user_images.read(two_classes)
         assert list(cache.folder().iterdir()) == []
-    assert user_data.read(two_classes).require().files == 8
+    assert user_images.read(two_classes).require().files == 8
 
 
 def looks_then(interruption):
@@ -314,30 +321,30 @@ def looks_then(interruption):
 
 @pytest.mark.parametrize("damage", [b"", b"PK", b"x" * 1000, "flip"])
 @pytest.mark.parametrize("kind", ["npz", "npy"])
-def test_a_damaged_memory_is_made_anew(two_classes, damage, kind):
-    """What cannot be read of the cache folder is as if it were not there, also a changed byte."""
-    expected = user_data.read(two_classes).images.images
-    user_data.read(two_classes, cache="disk")
+def test_a_damaged_cache_is_made_anew(two_classes, damage, kind):
+    """Files of the cache folder that are damaged, if only by a byte, are ignored."""
+    expected = user_images.read(two_classes).images.images
+    user_images.read(two_classes, cache="disk")
     (path,) = cache.folder().glob(f"*.{kind}")
     content = bytearray(path.read_bytes())
     content[-3000 if kind == "npy" else 700] ^= 1
     path.unlink()
     path.write_bytes(content if damage == "flip" else damage)
-    again = user_data.read(two_classes, cache="disk")
+    again = user_images.read(two_classes, cache="disk")
     np.testing.assert_array_equal(again.images.images[:], expected)
 
 
 def test_a_cache_folder_that_cannot_be_made(two_classes, monkeypatch, tmp_path):
-    """Without a cache folder everything works, and nothing is remembered."""
+    """Without a cache folder everything works and nothing is remembered."""
     (tmp_path / "file").touch()
     for variable in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(variable, str(tmp_path / "file"))
     for kept in CACHES:
-        assert len(user_data.read(two_classes, cache=kept).images.images[:]) == 8
+        assert len(user_images.read(two_classes, cache=kept).images.images[:]) == 8
 
 
 def test_a_file_that_changes_between_audit_and_batch(two_classes, picture):
-    """A streamed image that is no longer the audited one ends the epoch with its name."""
+    """A streamed image that changed since the audit ends the epoch with its name."""
     dataset = image_dataset_from_directory(two_classes, validation_split=None, cache="none")
     path = two_classes / "a" / "000.png"
     for content in (png(picture(70)), b""):
@@ -348,7 +355,7 @@ def test_a_file_that_changes_between_audit_and_batch(two_classes, picture):
 
 @pytest.mark.parametrize("kept", CACHES)
 def test_renaming_every_file_changes_no_side(two_classes, kept):
-    """The split is decided by contents: other names in another order change nothing."""
+    """Content decides the split: other names in another order change nothing."""
     (two_classes / "b" / "duplicate.png").write_bytes((two_classes / "b" / "005.png").read_bytes())
 
     def sides():
@@ -365,47 +372,42 @@ def test_renaming_every_file_changes_no_side(two_classes, kept):
 
 
 def test_progress_is_told(two_classes, monkeypatch):
-    """Who asks is told how many files are read."""
+    """Callers are told how many files are read."""
     monkeypatch.setattr(reading, "_CHUNK", 3)
     told = []
-    user_data.read(two_classes, progress=lambda done, total: told.append((done, total)))
+    user_images.read(two_classes, progress=lambda done, total: told.append((done, total)))
     assert told == [(3, 8), (6, 8), (8, 8)]
 
 
 def test_form_of_the_images(two_classes):
-    """Channels and size are those asked for; each form is remembered for itself."""
+    """Images have the channels and size of their form; each form is remembered by itself."""
     for form in (ImageForm("grayscale", (14, 20)), ImageForm("rgba"), ImageForm()):
         audited = audit(two_classes, walk(two_classes), form=form)
         assert audited.images.images.shape == (8, *form.shape)
 
 
 def test_a_read_only_folder(two_classes):
-    """A folder that cannot be written is read like any other."""
+    """A read-only folder is read like any other."""
     for path in (two_classes / "a", two_classes / "b", two_classes):
         path.chmod(0o555)
     try:
-        assert len(user_data.read(two_classes).require().images) == 8
+        assert len(user_images.read(two_classes).require().images) == 8
     finally:
         for path in (two_classes, two_classes / "a", two_classes / "b"):
             path.chmod(0o755)
 
 
-EXPERIMENT = 'title = "Short"\n[[arms]]\nname = "a"\nmodel = "basic_net"\nepochs = 1\n'
-
-
-def test_every_table_says_what_is_left_out(invoke, two_classes, picture, tmp_path):
-    """`run --on-bad skip` names the number in every table, and the files in plan and page."""
-    (tmp_path / "short.toml").write_text(EXPERIMENT)
+def test_every_table_says_what_is_left_out(run, invoke, two_classes, picture, tmp_path):
+    """`run --on-bad skip` counts them in every table, and names them in plan and page."""
     (two_classes / "a" / "bad\n.png").write_bytes(b"")
     (two_classes / "b" / "larger.png").write_bytes(png(picture(60, 32, 32)))
     out = tmp_path / "out"
-    arguments = ("run", tmp_path / "short.toml", "--data", two_classes, "--seeds", 1)
-    refused = invoke(*arguments, "--output", out)
+    refused = run("--seeds", 1, "--output", out)
     assert refused.exit_code == 3
     assert "a/bad\\n.png: empty file (fetch it again)" in refused.stderr
     assert not list(out.rglob("*.json"))
 
-    result = invoke(*arguments, "--output", out, "--on-bad", "skip")
+    result = run("--seeds", 1, "--output", out, "--on-bad", "skip")
 
     assert result.exit_code == 0, result.output
     assert "1 × empty file" in result.stderr
@@ -425,32 +427,26 @@ def test_every_table_says_what_is_left_out(invoke, two_classes, picture, tmp_pat
     assert invoke("report", out).stdout == result.stdout
 
 
-def test_run_trains_from_every_cache_alike(invoke, two_classes, tmp_path):
+def test_run_trains_from_every_cache_alike(run, tmp_path):
     """The numbers of a run do not depend on where its images are kept."""
-    (tmp_path / "short.toml").write_text(EXPERIMENT)
-    tables = []
     for kept in CACHES:
-        result = invoke(
-            *("run", tmp_path / "short.toml", "--data", two_classes, "--seeds", 1),
-            *("--output", tmp_path / kept, "--cache", kept),
-        )
+        result = run("--seeds", 1, "--output", tmp_path / kept, "--cache", kept)
         assert result.exit_code == 0, result.output
-        tables.append((tmp_path / kept / "tables.json").read_bytes())
+    tables = [(tmp_path / kept / "tables.json").read_bytes() for kept in CACHES]
     assert tables[0] == tables[1] == tables[2]
 
 
-def test_per_class_draws_from_a_folder(invoke, two_classes, tmp_path, picture):
+def test_per_class_draws_from_a_folder(run, two_classes, tmp_path, picture):
     """--per-class N trains on N of each class and holds out the others; too few are refused."""
-    (tmp_path / "short.toml").write_text(EXPERIMENT)
     for number in range(30, 60):
         (two_classes / "a" / f"{number}.png").write_bytes(png(picture(number)))
-    arguments = ("run", tmp_path / "short.toml", "--data", two_classes, "--seeds", 2)
-    refused = invoke(*arguments, "--output", tmp_path / "out")
+    arguments = ("--seeds", 2, "--output", tmp_path / "out")
+    refused = run(*arguments)
     assert refused.exit_code == 3
     assert "4 images of class 'b', 34 of class 'a'" in refused.stderr
-    few = invoke(*arguments, "--per-class", 5, "--output", tmp_path / "out")
+    few = run(*arguments, "--per-class", 5)
     assert few.exit_code == 3
     assert "b: 4 images, 5 are needed" in few.stderr
-    drawn = invoke(*arguments, "--per-class", 3, "--output", tmp_path / "out")
+    drawn = run(*arguments, "--per-class", 3)
     assert drawn.exit_code == 0, drawn.output
     assert "held-out (n = 32)" in drawn.stdout

@@ -1,4 +1,4 @@
-"""Warps of images: their numbers, their coordinates, their pixels, and batches made ahead."""
+"""Warps of images: their random numbers, coordinates and pixels, and batches made ahead."""
 
 import gc
 import hashlib
@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from scipy import interpolate, ndimage, stats
 
-from mnist_keras.datasets import augmentation
-from mnist_keras.datasets import batches as warped_batches
+from mnist_keras.datasets import augmentation, batches
 from mnist_keras.datasets.augmentation import AFFINE, ELASTIC, SHIFTS, Warp, warp
 from mnist_keras.datasets.batches import Batches, WarpedBatches
 from mnist_keras.portable import FanInUniform
@@ -27,7 +26,7 @@ def images(picture):
 
 @pytest.fixture
 def always(monkeypatch):
-    """The function that puts given numbers in place of the random ones."""
+    """The function that replaces the random numbers by given ones."""
 
     def put(*uniform):
         def fixed(states, first, count):
@@ -57,7 +56,7 @@ def join_threads():
 
 @any_backend
 def test_bits_never_change():
-    """The pixels are a model_input: the same on every machine and in every later version."""
+    """The pixels are a contract: the same on every machine and in every later version."""
     x = (np.arange(2 * 9 * 8).reshape(2, 9, 8, 1) * 37 % 256).astype(np.float32) / 255
 
     views = warp(x, [3, 2**40], epoch=5, seed=1, strength=ELASTIC)
@@ -67,7 +66,7 @@ def test_bits_never_change():
 
 @any_backend
 def test_known_generator():
-    """The numbers of a state are those that SplitMix64 is published with."""
+    """The numbers of a state are those published for SplitMix64."""
     numbers = augmentation._numbers(np.array([1234567], np.uint64), 0, 3)
 
     assert numbers.tolist() == [[6457827717110365317, 3203168211198807973, 9817491932198370423]]
@@ -75,7 +74,7 @@ def test_known_generator():
 
 @any_backend
 def test_random_numbers():
-    """Numbers have the right distributions; neighboring images, epochs, seeds share nothing."""
+    """Numbers are distributed right, and independent between images, epochs and seeds."""
     ids = np.arange(4000)
     states = {
         (epoch, seed): augmentation._states(ids, epoch, seed) for epoch in (0, 1) for seed in (0, 1)
@@ -105,7 +104,7 @@ def test_random_numbers():
 
 @any_backend
 def test_view_depends_on_its_image_alone(images):
-    """Order, number and neighbors change nothing; epoch, seed and id change the view."""
+    """Order and number of images change nothing; epoch, seed and id change the view."""
     ids = np.array([5, 2**63 + 1, 0, 9, 1, 7, 3], np.uint64)
     many = np.resize(images, (130, *images.shape[1:]))
     many_ids = np.concatenate([ids, np.arange(100, 223, dtype=np.uint64)])
@@ -122,7 +121,7 @@ def test_view_depends_on_its_image_alone(images):
 
 @any_backend
 def test_parts_draw_the_same_numbers(images):
-    """A stronger warp, or one more kind of it, keeps the numbers of the others."""
+    """A stronger warp, or one more part, keeps the numbers of the other parts."""
     states = augmentation._states(np.arange(7), 0, 0)
     size = images.shape[1:3]
     half, whole = (augmentation._displacements(states, Warp(shift=s), *size) for s in (1, 2))
@@ -158,7 +157,7 @@ def test_against_scipy(images, strength):
 
 @any_backend
 def test_affine_against_scipy(images, always):
-    """Rotation, scales, shear and shift are the matrices that the docstring tells of."""
+    """Rotation, scales, shear and shift are the matrices that the docstring describes."""
     strength = Warp(rotation=30, scale=0.2, shear=0.3, shift=3)
     always(0.5, 0.25, -0.75, 0.9, 0.1, -0.4)
     angle, middle = np.deg2rad(15), np.array([13.5, 9.5])
@@ -178,7 +177,7 @@ def test_affine_against_scipy(images, always):
 
 @any_backend
 def test_identities(images, always):
-    """No strength gives the bits of the image; whole pixels move it, right angles turn it."""
+    """No strength, shifts by whole pixels and right angles keep the bits of the image."""
     ids = np.arange(7)
     np.testing.assert_array_equal(warp(images, ids, 0, 0, Warp()), images)
 
@@ -211,7 +210,7 @@ def test_sine_and_cosine():
 @any_backend
 @pytest.mark.parametrize("size", [1, 2, 5, 28, 33])
 def test_cubic_interpolation(size):
-    """Between the points of the grid runs the Hermite cubic of their central differences."""
+    """Between its points, the grid is the Hermite cubic of their central differences."""
     points = np.random.default_rng(0).normal(size=5)
     hermite = interpolate.CubicHermiteSpline(np.arange(5), points, np.gradient(points))
 
@@ -223,7 +222,7 @@ def test_cubic_interpolation(size):
 
 @any_backend
 def test_elastic_strength():
-    """Points of the grid move by the standard deviation asked for, independent of all else."""
+    """Points of the grid move by the given standard deviation, independent of all else."""
     states = augmentation._states(np.arange(2000), 0, 0)
     grid = augmentation._displacements(states, Warp(elastic=0.8), 28, 28)
     field = augmentation._interpolated(grid, 28, 28) / 4096
@@ -237,7 +236,7 @@ def test_elastic_strength():
 
 @any_backend
 def test_equal_channels(images):
-    """Gray images in three channels give three times the view of one channel."""
+    """For gray images in three channels, each channel is the view of one."""
     views = warp(np.repeat(images, 3, axis=-1), np.arange(7), 0, 0, ELASTIC)
 
     one = warp(images, np.arange(7), 0, 0, ELASTIC)
@@ -246,7 +245,7 @@ def test_equal_channels(images):
 
 @any_backend
 def test_scaled():
-    """Half a warp has half of every number."""
+    """Scaling multiplies every number of a warp."""
     assert AFFINE.scaled(0.5) == Warp(rotation=7.5, scale=0.075, shear=0.125, shift=1)
     assert ELASTIC.scaled(0) == Warp()
 
@@ -254,13 +253,7 @@ def test_scaled():
 @any_backend
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"shift": -1},
-        {"elastic": float("nan")},
-        {"shear": float("inf")},
-        {"rotation": 181},
-        {"scale": 1},
-    ],
+    [{"shift": -1}, {"elastic": np.nan}, {"shear": np.inf}, {"rotation": 181}, {"scale": 1}],
 )
 def test_bad_strength(settings):
     """Numbers without a meaning are refused by name."""
@@ -279,20 +272,20 @@ def test_bad_strength(settings):
     ],
 )
 def test_bad_arguments(shape, ids, seed):
-    """Other shapes, ids that are no integers, and bad seeds are refused."""
+    """Other shapes, ids that are not integers, and bad seeds are refused."""
     with pytest.raises(ValueError, match="Received"):
         warp(np.zeros(shape), ids, 0, seed, AFFINE)
 
 
-def batches(images, **kwargs):
+def warped_batches(images, **kwargs):
     levels = np.rint(255 * np.resize(images, (23, *images.shape[1:]))).astype(np.uint8)
     return WarpedBatches(levels, np.arange(23), ELASTIC, batch_size=4, seed=6, **kwargs)
 
 
 @any_backend
 def test_batches_hold_the_views_of_the_epoch(images):
-    """Each epoch has the order of `Batches` and the views of `warp`, and `set_epoch` goes back."""
-    warped = batches(images)
+    """An epoch has the order of `Batches` and the views of `warp`; `set_epoch` can go back."""
+    warped = warped_batches(images)
     plain = Batches(warped.x, warped.y, 4, seed=6)
 
     for epoch in (0, 1, 2, 1):
@@ -308,15 +301,15 @@ def test_batches_hold_the_views_of_the_epoch(images):
         np.concatenate(list(unlabeled)),
         warp(warped.x / np.float32(255), np.arange(23), 0, 6, ELASTIC),
     )
-    other = batches(images, ids=np.arange(23) + 1)
-    assert not np.array_equal(other[0][0], batches(images)[0][0])
+    other = warped_batches(images, ids=np.arange(23) + 1)
+    assert not np.array_equal(other[0][0], warped_batches(images)[0][0])
 
 
 @any_backend
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_change_no_bit(images, threads):
-    """Batches made ahead are those made when asked for, in whatever order they are read."""
-    waiting, ahead = batches(images, threads=0), batches(images, threads=threads)
+    """Batches made ahead equal those made when asked for, in whatever order they are read."""
+    waiting, ahead = warped_batches(images, threads=0), warped_batches(images, threads=threads)
 
     for _ in range(3):
         for (x, y), (same_x, same_y) in zip(waiting, ahead, strict=True):
@@ -331,15 +324,15 @@ def test_threads_change_no_bit(images, threads):
 
 @any_backend
 def test_batches_are_made_ahead(images, monkeypatch):
-    """While the caller has a batch, another thread makes the next ones, two ahead and no more."""
+    """While the caller has a batch, another thread makes the next two, and no more."""
     made = []
 
     def note(x, *args):
         made.append(threading.current_thread().name)
         return x
 
-    monkeypatch.setattr(warped_batches, "warp", note)
-    warped = batches(images)
+    monkeypatch.setattr(batches, "warp", note)
+    warped = warped_batches(images)
     _ = warped[0]
     deadline = time.monotonic() + 10
     while len(made) < 3 and time.monotonic() < deadline:
@@ -353,7 +346,7 @@ def test_batches_are_made_ahead(images, monkeypatch):
 def test_no_thread_is_left(images):
     """Threads end with the epoch, with a change of epoch and with the batches themselves."""
     assert not warp_threads()
-    warped = batches(images, threads=2)
+    warped = warped_batches(images, threads=2)
     _ = warped[0]
     assert warp_threads()
     warped.set_epoch(0)
@@ -371,16 +364,16 @@ def test_no_thread_is_left(images):
 
 @any_backend
 def test_exceptions_reach_the_caller(images, monkeypatch):
-    """What goes wrong in a thread is raised where that batch is asked for."""
-    warped = batches(images)
-    second, unchanged = warped.order[4:8], warped_batches.warp
+    """An exception in a thread is raised where its batch is asked for."""
+    warped = warped_batches(images)
+    second, unchanged = warped.order[4:8], batches.warp
 
     def fail(x, ids, *args):
         if np.array_equal(ids, second):
             raise MemoryError("of the second batch")
         return unchanged(x, ids, *args)
 
-    monkeypatch.setattr(warped_batches, "warp", fail)
+    monkeypatch.setattr(batches, "warp", fail)
     _ = warped[0]
     with pytest.raises(MemoryError, match="of the second batch"):
         _ = warped[1]
@@ -388,21 +381,16 @@ def test_exceptions_reach_the_caller(images, monkeypatch):
     with pytest.raises(IndexError):
         _ = warped[6]
     with pytest.raises(ValueError, match="`threads` must be at least 0"):
-        batches(images, threads=-1)
+        warped_batches(images, threads=-1)
 
 
 def test_fit(images):
-    """Keras trains on the views: one epoch's loss follows from `warp` alone."""
-    warped = batches(images, threads=2)
-    model = keras.Sequential(
-        [
-            keras.Input(images.shape[1:]),
-            keras.layers.Flatten(),
-            keras.layers.Dense(23, kernel_initializer=FanInUniform("kernel", seed=0)),
-        ]
-    )
+    """Keras trains on the views: the loss of an epoch follows from `warp` alone."""
+    warped = warped_batches(images, threads=2)
+    dense = keras.layers.Dense(23, kernel_initializer=FanInUniform("kernel", seed=0))
+    model = keras.Sequential([keras.Input(images.shape[1:]), keras.layers.Flatten(), dense])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # Without learning, the mean loss of an epoch is that of all its views.
+    # With a learning rate of 0, the loss of an epoch is the mean loss of its views.
     model.compile(keras.optimizers.SGD(0.0), loss)
     start = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: warped.set_epoch(3))
     history = model.fit(warped, shuffle=False, verbose=0, callbacks=[start])

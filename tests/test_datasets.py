@@ -20,8 +20,20 @@ FORMATS = [
 ]
 
 
+def unsplit(directory, labels="inferred", **options):
+    return image_dataset_from_directory(directory, labels, validation_split=None, **options)
+
+
+def dense(units):
+    """Return a small model of RGB images of 28×28 pixels."""
+    layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(units)]
+    model = keras.Sequential([keras.Input((28, 28, 3)), *layers])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
 def arrays(dataset):
-    """Return all images and labels of one pass, as NumPy arrays."""
+    """Return all images and labels of one pass as NumPy arrays."""
     batches = [tuple(map(keras.ops.convert_to_numpy, map(np.asarray, b))) for b in dataset]
     return tuple(map(np.concatenate, zip(*batches, strict=True)))
 
@@ -33,22 +45,22 @@ def digits():
 
 
 def test_stratified_split_is_forty_and_ten(digits):
-    """By default each class gives 10 of its 50 images, every image is on one side."""
+    """By default 10 of the 50 images of each class are drawn, and each image is on one side."""
     training, validation = split_indices(digits, 0.2, seed=0)
     assert np.bincount(digits.labels[training]).tolist() == [40] * 10
     assert np.bincount(digits.labels[validation]).tolist() == [10] * 10
     assert sorted([*training, *validation]) == list(range(500))
 
 
-def test_unstratified_split_is_the_reports(digits):
-    """Without strata 400 and 100 are drawn of all, and classes differ."""
+def test_unstratified_split_is_the_originals(digits):
+    """Without strata, 100 of all 500 images are drawn, and the classes differ in size."""
     training, validation = split_indices(digits, 0.2, seed=0, stratify=False)
     assert (len(training), len(validation)) == (400, 100)
     assert len(set(np.bincount(digits.labels[validation], minlength=10))) > 1
 
 
 def test_split_depends_on_contents_and_seed_alone(digits):
-    """Another order of the same images gives the same sides; another seed gives others."""
+    """Another order of the images gives the same sides; another seed gives others."""
     order = np.random.default_rng(1).permutation(500)
     for stratify in (True, False):
         _, validation = split_indices(digits, 0.2, 3, stratify)
@@ -61,13 +73,13 @@ def test_split_depends_on_contents_and_seed_alone(digits):
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, 0.0001])
 def test_impossible_split(digits, share):
-    """A share outside (0, 1), or one that leaves a side empty, is refused."""
+    """A share outside of (0, 1), or one that leaves a side empty, is refused."""
     with pytest.raises(ValueError, match="validation_split"):
         split_indices(digits, share, 0)
 
 
 def test_batches_reshuffle_each_epoch_from_seed_and_epoch():
-    """Every epoch has all images once, in an order of its own that another object repeats."""
+    """Each epoch has all images once, in its own order, which another object repeats."""
     x = np.arange(10.0)
     batches, again = (Batches(x, x.astype(int), 4, seed=5) for _ in range(2))
     epochs = [np.concatenate([b for b, _ in batches]) for _ in range(3)]
@@ -85,7 +97,7 @@ def test_batches_reshuffle_each_epoch_from_seed_and_epoch():
 
 
 def test_batches_out_of_range():
-    """There is no batch after the last, nor a batch of nothing."""
+    """A batch after the last one is refused, and so are empty batches."""
     with pytest.raises(IndexError, match="batch 3 of 3"):
         _ = Batches(np.arange(10), None, 4)[3]
     with pytest.raises(ValueError, match="`batch_size` must be at least 1"):
@@ -94,7 +106,7 @@ def test_batches_out_of_range():
 
 @pytest.mark.parametrize("built", [False, True])
 def test_fit_sees_the_order_that_iteration_shows(built):
-    """The order of each epoch of a `fit` is that of a loop; it skips the first one."""
+    """The epochs of a `fit` have the order of a loop, from the second one on."""
     seen = []
 
     class Note(Batches):
@@ -114,25 +126,25 @@ def test_fit_sees_the_order_that_iteration_shows(built):
         plain = Batches(x, x, 2, seed=1)
         plain.set_epoch(epoch)
         expected = np.concatenate([b[:, 0] for b, _ in plain])
-        # Some backends read a batch or two more, to learn their shape: only the last ones train.
+        # Some backends read a batch or two more to learn the shape: the last ones are trained on.
         read = np.concatenate([values for e, values in seen if e == epoch])[-8:]
         np.testing.assert_array_equal(read, expected)
 
 
-def test_heldout_beside_the_classes_is_no_class(image_folder, write_images, picture):
-    """Held-out class folders are left out, as `run` does; a class of that name is not."""
+def test_heldout_beside_the_classes_is_not_a_class(image_folder, write_images, picture):
+    """A heldout/ with class folders is left out, as by `run`; a class of this name is not."""
     write_images(image_folder / "heldout", [picture(n) for n in range(10)], range(10))
-    dataset = image_dataset_from_directory(image_folder, validation_split=None)
+    dataset = unsplit(image_folder)
     assert dataset.class_names == list("0123456789")
     for number in range(10):
         (image_folder / "heldout" / str(number)).rename(image_folder / f".{number}")
     write_images(image_folder, [picture(n) for n in range(20, 23)], ["heldout"] * 3)
-    dataset = image_dataset_from_directory(image_folder, validation_split=None)
+    dataset = unsplit(image_folder)
     assert dataset.class_names == [*"0123456789", "heldout"]
 
 
-def test_default_is_the_reports_split(image_folder):
-    """Two datasets with classes, paths and arrays; a third of three images is validation."""
+def test_default_is_a_split_in_two(image_folder):
+    """By default there are two datasets, with classes, paths and arrays."""
     training, validation = image_dataset_from_directory(image_folder, validation_split=0.3)
     assert (len(training.x), len(validation.x)) == (20, 10)
     assert training.class_names == list("0123456789")
@@ -144,15 +156,14 @@ def test_default_is_the_reports_split(image_folder):
 
 
 def test_subsets_are_the_sides_of_both(image_folder):
-    """subset="training" and "validation" are what "both" returns; no split is everything."""
+    """subset="training" and "validation" are the parts of "both"; without a split, all is one."""
     both = image_dataset_from_directory(image_folder, validation_split=0.3, seed=2)
     for side, subset in zip(both, ("training", "validation"), strict=True):
-        one = image_dataset_from_directory(
-            image_folder, validation_split=0.3, seed=2, subset=subset
-        )
+        options = {"validation_split": 0.3, "seed": 2, "subset": subset}
+        one = image_dataset_from_directory(image_folder, **options)
         assert one.file_paths == side.file_paths
         np.testing.assert_array_equal(arrays(one)[0], arrays(side)[0])
-    assert len(image_dataset_from_directory(image_folder, validation_split=None).x) == 30
+    assert len(unsplit(image_folder).x) == 30
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -160,31 +171,18 @@ def test_subsets_are_the_sides_of_both(image_folder):
 @pytest.mark.parametrize("size", [(28, 28), (20, 33)])
 def test_equal_to_keras_on_plain_png(image_folder, format, color_mode, size):
     """On plain PNG the images, labels and order are Keras's own, bit for bit, resized or not."""
+    options = {"color_mode": color_mode, "image_size": size, "batch_size": 7, "shuffle": False}
     theirs = keras.utils.image_dataset_from_directory(
-        image_folder,
-        color_mode=color_mode,
-        image_size=size,
-        batch_size=7,
-        shuffle=False,
-        format=format,
-        verbose=False,
+        image_folder, format=format, verbose=False, **options
     )
-    ours = image_dataset_from_directory(
-        image_folder,
-        color_mode=color_mode,
-        image_size=size,
-        batch_size=7,
-        shuffle=False,
-        validation_split=None,
-    )
+    ours = unsplit(image_folder, **options)
 
     assert ours.class_names == theirs.class_names
     assert ours.file_paths == list(theirs.file_paths)
     for (x, y), (x_keras, y_keras) in zip(ours, theirs, strict=True):
         assert x.dtype == np.float32
-        # Grain resizes with the backend's own arithmetic, whose last bit differs.
-        exact = format == "tf" or size == (28, 28)
-        atol = 0 if exact else 1e-3
+        # Grain resizes with the backend's arithmetic, whose last bits differ.
+        atol = 0 if format == "tf" or size == (28, 28) else 1e-3
         np.testing.assert_allclose(x, keras.ops.convert_to_numpy(x_keras), rtol=0, atol=atol)
         np.testing.assert_array_equal(y, keras.ops.convert_to_numpy(y_keras))
         assert y.dtype == keras.ops.convert_to_numpy(y_keras).dtype
@@ -192,18 +190,14 @@ def test_equal_to_keras_on_plain_png(image_folder, format, color_mode, size):
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.filterwarnings(
-    # Keras 3.15 says so of every Grain dataset that is fitted, since it does not ask its length.
+    # Keras 3.15 warns of every Grain dataset in a `fit`, as it does not ask for the length.
     "ignore:Your input ran out of data:UserWarning",
 )
 def test_other_formats_give_the_same_batches(image_folder, format):
     """tf.data and Grain datasets give the batches of `Batches`, epoch by epoch, and fit."""
-    plain = image_dataset_from_directory(image_folder, None, batch_size=8, validation_split=None)
-    assert plain.y is None
+    assert unsplit(image_folder, None, batch_size=8).y is None
     plain, wrapped = (
-        image_dataset_from_directory(
-            image_folder, batch_size=8, validation_split=None, seed=3, format=f
-        )
-        for f in (None, format)
+        unsplit(image_folder, batch_size=8, seed=3, format=name) for name in (None, format)
     )
     assert wrapped.class_names == plain.class_names
     assert wrapped.file_paths == plain.file_paths
@@ -212,11 +206,7 @@ def test_other_formats_give_the_same_batches(image_folder, format):
             np.testing.assert_array_equal(ours, theirs)
             assert ours.dtype == theirs.dtype
 
-    model = keras.Sequential(
-        [keras.Input((28, 28, 3)), keras.layers.Flatten(), keras.layers.Dense(10)]
-    )
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    history = model.fit(wrapped, epochs=2, shuffle=False, verbose=0)
+    history = dense(10).fit(wrapped, epochs=2, shuffle=False, verbose=0)
     assert len(history.history["loss"]) == 2
 
 
@@ -225,10 +215,8 @@ def test_other_formats_give_the_same_batches(image_folder, format):
     [("int", (30,), "int32"), ("categorical", (30, 10), "float32")],
 )
 def test_label_modes(image_folder, label_mode, shape, dtype):
-    """Labels come in Keras's encodings."""
-    dataset = image_dataset_from_directory(
-        image_folder, label_mode=label_mode, validation_split=None, shuffle=False
-    )
+    """Labels have Keras's encodings."""
+    dataset = unsplit(image_folder, label_mode=label_mode, shuffle=False)
     assert (dataset.y.shape, dataset.y.dtype) == (shape, dtype)
     classes = dataset.y if label_mode == "int" else dataset.y.argmax(1)
     np.testing.assert_array_equal(classes, np.repeat(np.arange(10), 3))
@@ -236,14 +224,9 @@ def test_label_modes(image_folder, label_mode, shape, dtype):
 
 def test_binary_labels_and_chosen_classes(image_folder):
     """class_names picks and orders the classes; binary labels need two of them."""
-    dataset = image_dataset_from_directory(
-        image_folder, label_mode="binary", class_names=["7", "2"], validation_split=None
-    )
-    assert (dataset.y.shape, dataset.y.dtype, dataset.class_names) == (
-        (6, 1),
-        "float32",
-        ["7", "2"],
-    )
+    dataset = unsplit(image_folder, label_mode="binary", class_names=["7", "2"])
+    assert (dataset.y.shape, dataset.y.dtype) == ((6, 1), "float32")
+    assert dataset.class_names == ["7", "2"]
     assert dataset.y[[("/7/" in path) for path in dataset.file_paths]].max() == 0
     with pytest.raises(ValueError, match="needs exactly 2 classes"):
         image_dataset_from_directory(image_folder, label_mode="binary")
@@ -252,9 +235,9 @@ def test_binary_labels_and_chosen_classes(image_folder):
 
 
 def test_given_labels_ignore_the_folders(image_folder):
-    """A label for each file, in the order of the paths, replaces the folders' names."""
+    """Labels for the files, in the order of their paths, replace the folders' names."""
     labels = [0, 1, 2] * 10
-    dataset = image_dataset_from_directory(image_folder, labels, validation_split=None)
+    dataset = unsplit(image_folder, labels)
     np.testing.assert_array_equal(dataset.y, labels)
     assert dataset.class_names == ["0", "1", "2"]
     for bad in (labels[1:], [0.5] * 30, [-1] * 30):
@@ -269,9 +252,7 @@ def test_given_labels_stay_with_their_files(image_folder, cache):
     (image_folder / "3" / "010.png").write_bytes(b"")
     with pytest.raises(ImageFolderError, match=r"3/010\.png: empty file"):
         image_dataset_from_directory(image_folder, labels)
-    dataset = image_dataset_from_directory(
-        image_folder, labels, on_bad="skip", cache=cache, validation_split=None
-    )
+    dataset = unsplit(image_folder, labels, on_bad="skip", cache=cache)
     assert dataset.y.tolist() == [*range(10), *range(11, 30)]
     assert [path[-7:-4] for path in dataset.file_paths] == [f"{y:03d}" for y in dataset.y]
 
@@ -300,7 +281,7 @@ def test_bad_arguments(image_folder, argument):
 
 
 def test_damaged_file_is_named_before_the_first_batch(image_folder):
-    """A damaged file is an error of the call, with its path, not of the first epoch."""
+    """The call, not the first epoch, raises an error that names a damaged file."""
     path = image_folder / "4" / "012.png"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ImageFolderError, match=r"4/012\.png: truncated image"):
@@ -308,17 +289,9 @@ def test_damaged_file_is_named_before_the_first_batch(image_folder):
 
 
 def test_fit_evaluate_and_predict_take_the_datasets(image_folder):
-    """The three methods of a Keras model take the datasets as they are."""
+    """The methods of a Keras model take the datasets as they are."""
     training, validation = image_dataset_from_directory(image_folder, validation_split=0.3)
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28, 3)),
-            keras.layers.Rescaling(1 / 255),
-            keras.layers.Flatten(),
-            keras.layers.Dense(10),
-        ]
-    )
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model = dense(10)
     model.fit(training, validation_data=validation, epochs=2, shuffle=False, verbose=0)
     assert np.isfinite(model.evaluate(validation, verbose=0))
     assert model.predict(validation, verbose=0).shape == (10, 10)

@@ -1,4 +1,4 @@
-"""Sources: IDX files, Keras's download, scikit-learn's digits, and the folders written of them."""
+"""Sources: IDX files, Keras's download, scikit-learn's digits, and folders of their images."""
 
 import gzip
 
@@ -6,17 +6,21 @@ import keras
 import numpy as np
 import pytest
 
-from mnist_keras.datasets import sources
-from mnist_keras.datasets import user_images as user_data
+from mnist_keras.datasets import sources, user_images
 from mnist_keras.datasets.images import DataError
 from mnist_keras.datasets.splits import draw
 
 pytestmark = pytest.mark.any_backend
 
 
+@pytest.fixture(scope="module")
+def digits():
+    return sources.load("digits")
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_idx_round_trip(tmp_path, digit_images, write_idx, zipped):
-    """An IDX folder gives back what was written, gzipped or not, with the channels asked for."""
+    """A folder of IDX files gives the images that were written, gzipped or not."""
     images, labels = digit_images
     folder = write_idx(tmp_path, images, labels, zipped=zipped)
 
@@ -42,7 +46,7 @@ def test_both_parts_train_first(tmp_path, digit_images, write_idx):
 
 
 def test_names_with_a_dot(tmp_path, digit_images, write_idx):
-    """Files called t10k-images.idx3-ubyte, as some archives have them, are found too."""
+    """Files with a dot, like t10k-images.idx3-ubyte in some archives, are found too."""
     write_idx(tmp_path, *digit_images)
     for path in list(tmp_path.iterdir()):
         path.rename(path.with_name(path.name.replace("-idx", ".idx")))
@@ -77,8 +81,8 @@ def test_damaged_idx_is_named(tmp_path, digit_images, write_idx, damage, message
     assert str(path) in str(error.value)
 
 
-def test_idx_parts_that_do_not_fit(tmp_path, digit_images, write_idx):
-    """Counts, sizes and labels of the two files have to agree with MNIST's format."""
+def test_idx_parts_that_do_not_match(tmp_path, digit_images, write_idx):
+    """The two files must have equal counts, and the sizes and labels of MNIST."""
     images, labels = digit_images
     cases = {
         "for 30 images": (images, labels[:-1]),
@@ -91,7 +95,7 @@ def test_idx_parts_that_do_not_fit(tmp_path, digit_images, write_idx):
 
 
 def test_idx_folders_without_pairs(tmp_path, digit_images, write_idx):
-    """A missing folder, an empty one and a file without its partner are refused."""
+    """A missing folder, an empty one and images without labels are refused."""
     with pytest.raises(DataError, match="no such folder"):
         sources.load("mnist", tmp_path / "nowhere")
     with pytest.raises(DataError, match="no IDX files"):
@@ -103,7 +107,7 @@ def test_idx_folders_without_pairs(tmp_path, digit_images, write_idx):
 
 
 def test_download_is_checked(monkeypatch):
-    """What Keras downloads has to be 70,000 images, and joins both parts."""
+    """Both parts of Keras's download are joined, and must be 70,000 images."""
     monkeypatch.delenv("MNIST_KERAS_IDX", raising=False)
     x, y = np.zeros((60_000, 28, 28), np.uint8), np.zeros(60_000, np.uint8)
     monkeypatch.setattr(
@@ -118,7 +122,7 @@ def test_download_is_checked(monkeypatch):
         sources.load("mnist")
 
 
-def test_digits_stand_in_when_mnist_cannot_be_had(monkeypatch, capsys):
+def test_digits_replace_mnist_if_it_is_not_available(monkeypatch, capsys):
     """Without files, cache and network the digits are used, and the reason is given."""
 
     def fail():
@@ -135,7 +139,7 @@ def test_digits_stand_in_when_mnist_cannot_be_had(monkeypatch, capsys):
 
 
 def test_idx_from_the_environment(monkeypatch, tmp_path, digit_images, write_idx):
-    """MNIST_KERAS_IDX names the folder; a folder that is named must hold MNIST."""
+    """MNIST_KERAS_IDX names the folder, which must then hold MNIST."""
     monkeypatch.setenv("MNIST_KERAS_IDX", str(write_idx(tmp_path, *digit_images)))
     assert sources.default(None, channels=1)[0].name == "MNIST t10k"
     assert sources.load("mnist").name == "MNIST t10k"
@@ -147,13 +151,11 @@ def test_idx_from_the_environment(monkeypatch, tmp_path, digit_images, write_idx
             load()
 
 
-def test_digits_are_scikit_learns_in_mnists_format():
+def test_digits_are_scikit_learns_in_mnists_format(digits):
     """1,797 scans fill a 20×20 box in the middle of 28×28 pixels, and keep their ink."""
     from sklearn.datasets import load_digits
 
     scans = load_digits()
-    digits = sources.load("digits")
-
     assert digits.images.shape == (1797, 28, 28, 1)
     np.testing.assert_array_equal(digits.labels, scans.target)
     frame = digits.images.copy()
@@ -163,11 +165,9 @@ def test_digits_are_scikit_learns_in_mnists_format():
     np.testing.assert_allclose(ink, scans.images.mean((1, 2)) / 16, atol=0.03)
 
 
-def test_draw_takes_as_many_of_each_class_and_the_rest():
-    """A draw and its rest are all images, each once; another seed draws others."""
-    digits = sources.load("digits")
+def test_draw_takes_as_many_of_each_class_and_the_rest(digits):
+    """The drawn images and the rest are all images, each once; another seed draws others."""
     drawn, rest = draw(digits, 50, seed=0)
-
     assert np.bincount(drawn.labels).tolist() == [50] * 10
     both = sorted([*drawn.fingerprints, *rest.fingerprints])
     assert both == sorted(digits.fingerprints)
@@ -177,9 +177,8 @@ def test_draw_takes_as_many_of_each_class_and_the_rest():
     assert set(other.fingerprints) != set(drawn.fingerprints)
 
 
-def test_no_duplicate_of_a_drawn_image_is_held_out():
-    """An image that is there twice is on one side of a draw, whichever seed draws."""
-    digits = sources.load("digits")
+def test_no_duplicate_of_a_drawn_image_is_held_out(digits):
+    """Duplicates are on one side of a draw, whatever the seed."""
     twice = digits.extended(digits.take(np.arange(0, 1797, 3)))
     for seed in range(5):
         drawn, rest = draw(twice, 50, seed)
@@ -187,21 +186,21 @@ def test_no_duplicate_of_a_drawn_image_is_held_out():
         assert not set(drawn.fingerprints) & set(rest.fingerprints)
 
 
-def test_draw_of_too_many():
+def test_draw_of_too_many(digits):
     """A class with too few images is named."""
     with pytest.raises(DataError, match=r"class '8' has 174 images, fewer than the 175 to draw"):
-        draw(sources.load("digits"), 175, seed=0)
+        draw(digits, 175, seed=0)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_written_folders_are_what_was_drawn(tmp_path, channels):
-    """Reading the PNGs back gives the images that a run of the same seed draws."""
-    digits = sources.load("digits", channels=channels)
-    train, heldout = sources.write_folders(digits, tmp_path / "out", per_class=5, seed=3)
+    """The PNGs hold the images that a run of the same seed draws."""
+    images = sources.load("digits", channels=channels)
+    train, heldout = sources.write_folders(images, tmp_path / "out", per_class=5, seed=3)
     assert (train.name, heldout.name) == ("train-5", "heldout")
 
     drawn, rest = draw(sources.load("digits", channels=3), 5, seed=3)
-    audited = user_data.read(tmp_path / "out").require()
+    audited = user_images.read(tmp_path / "out").require()
     images, others = audited.images, audited.heldout
 
     assert images.fingerprint == drawn.fingerprint
@@ -209,9 +208,8 @@ def test_written_folders_are_what_was_drawn(tmp_path, channels):
     np.testing.assert_array_equal(images.canonical().images, drawn.canonical().images)
 
 
-def test_written_folders_are_whole_or_not_there(tmp_path, monkeypatch):
-    """Existing folders are not touched; a failure half-way leaves nothing behind."""
-    digits = sources.load("digits")
+def test_written_folders_are_whole_or_not_there(tmp_path, monkeypatch, digits):
+    """Existing folders are not touched, and a failure halfway leaves nothing behind."""
     sources.write_folders(digits, tmp_path / "a", per_class=5, seed=0)
     with pytest.raises(DataError, match=r"train-5: exists already"):
         sources.write_folders(digits, tmp_path / "a", per_class=5, seed=0)
@@ -231,7 +229,7 @@ def test_written_folders_are_whole_or_not_there(tmp_path, monkeypatch):
 
 
 def test_genuine_mnist(mnist_idx):
-    """The genuine test set reads as 10,000 images with the published class counts."""
+    """The genuine test set has 10,000 images with the published numbers of each class."""
     mnist = sources.load("mnist", mnist_idx)
     counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert np.bincount(mnist.labels).tolist() == counts

@@ -1,11 +1,11 @@
-"""Time warping images, against SciPy's resampling of one image after the other.
+"""Time the warping of images against SciPy's resampling of one image after another.
 
     KERAS_BACKEND=jax python tests/benchmarks/augmentation.py --seconds 1 --rounds 5
 
-Prints, as Markdown, views a second of random images of 28×28 in batches of 100, the median of
-alternating rounds: `warp` on one thread and on two, and on one thread `affine_transform` and
-`map_coordinates` of `scipy.ndimage` with `order=1`. SciPy is given its matrices and coordinates;
-`warp` draws and computes them, too.
+Prints, as Markdown, the views per second of random images of 28×28 pixels in batches of 100, as
+medians of alternating rounds: `warp` on one thread and on two, and `affine_transform` and
+`map_coordinates` of `scipy.ndimage` with `order=1` on one thread. SciPy is given its matrices and
+coordinates; `warp` also draws and computes them.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def main():
             for way, (step, views) in ways.items():
                 rates[way].append(views / seconds_per_call(step, options.seconds))
     rows = [[way, f"{statistics.median(rate):,.0f}"] for way, rate in rates.items()]
-    print("\n".join(markdown_table([["", "views a second"], *rows])))
+    print("\n".join(markdown_table([["", "views per second"], *rows])))
 
 
 if __name__ == "__main__":

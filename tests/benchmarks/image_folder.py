@@ -2,10 +2,10 @@
 
     KERAS_BACKEND=jax python tests/benchmarks/image_folder.py --images 60000 --rounds 3
 
-Makes PNGs of 28×28 in a temporary folder, then prints as Markdown: seconds and peak memory of the
-first audit and of the second, each a whole process; seconds that walking a folder of a million
-files takes; and images a second of a streamed epoch, ours and Keras's on the same files, median of
-alternating rounds. TensorFlow and Grain have to be installed for Keras's loaders.
+Writes PNGs of 28×28 pixels into a temporary folder, then prints as Markdown: the seconds and peak
+memory of a first and a second audit, each in its own process; the seconds of a walk over a million
+files; and the images per second of a streamed epoch, ours and Keras's on the same files, as medians
+of alternating rounds. Keras's loaders need TensorFlow and Grain.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from PIL import Image
 AUDIT = """
 import sys
 from pathlib import Path
-from mnist_keras import user_data
-user_data.read(Path(sys.argv[1])).require()
+from mnist_keras.datasets import user_images
+user_images.read(Path(sys.argv[1])).require()
 """
 BATCH = 100
 
@@ -55,7 +55,7 @@ def measure(command, environment):
 
 
 def loaders(folder):
-    """Return functions that give the batches of one epoch, by name."""
+    """Return data sets whose iteration is one epoch, by name."""
     import keras
 
     from mnist_keras import image_dataset_from_directory
@@ -106,7 +106,7 @@ def main():
         for number in range(arguments.files):
             path = many / str(number % 10) / f"{number}.png"
             path.parent.mkdir(exist_ok=True, parents=True)
-            original = number % arguments.images  # a file has room for some thousand links
+            original = number % arguments.images  # a file can have only some thousand links
             os.link(folder / str(original % 10) / f"{original}.png", path)
         started = time.perf_counter()
         assert len(walk(many).files) == arguments.files
@@ -115,11 +115,11 @@ def main():
         speeds = {}
         for number in range(arguments.rounds):
             for name, batches in loaders(folder).items():
-                # Grain needs minutes for an epoch; its first batches tell its speed.
+                # Grain needs minutes for an epoch; its first batches show its speed.
                 most = 20 if "grain" in name else arguments.images
                 speeds.setdefault(name, []).append(images_per_second(batches, most))
                 print(f"round {number + 1}: {name}: {speeds[name][-1]:.0f}", file=sys.stderr)
-        print("\n| images a second | median | each round |\n|---|---:|---:|")
+        print("\n| images per second | median | each round |\n|---|---:|---:|")
         for name, values in speeds.items():
             each = ", ".join(f"{value:,.0f}" for value in values)
             print(f"| {name} | {statistics.median(values):,.0f} | {each} |")

@@ -1,4 +1,4 @@
-"""A user's own images: every layout and file format that --data takes, and what it refuses."""
+"""A user's own images: the layouts and file formats that --data takes, and what it refuses."""
 
 import gzip
 import os
@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from mnist_keras.datasets import user_images as user_data
+from mnist_keras.datasets import user_images
 from mnist_keras.datasets.image_folder.findings import ImageFolderError
 
 pytestmark = pytest.mark.any_backend
@@ -19,51 +19,56 @@ def labeled(picture):
     return np.stack([picture(number) for number in range(12)]), np.repeat([0, 1, 2], 4)
 
 
+@pytest.fixture
+def train_and_test(tmp_path, labeled, write_images):
+    """A folder with half of the pictures in train/ and half in test/."""
+    images, labels = labeled
+    write_images(tmp_path / "train", images[::2], labels[::2])
+    return write_images(tmp_path / "test", images[1::2], labels[1::2]).parent
+
+
 def refusal(path):
     with pytest.raises(ImageFolderError) as error:
-        user_data.read(path).require()
+        user_images.read(path).require()
     return str(error.value)
 
 
 def test_class_folders_with_and_without_heldout(tmp_path, labeled, write_images, picture):
-    """heldout/ is read beside the class folders or beside train-…, with the same classes."""
+    """heldout/ is read beside the class folders or train-…, with the same classes."""
     images, labels = labeled
     others = np.stack([picture(number) for number in range(20, 32)])
     write_images(tmp_path / "plain", images, labels)
-    assert len(user_data.read(tmp_path / "plain").require().heldout) == 0
+    assert len(user_images.read(tmp_path / "plain").require().heldout) == 0
     write_images(tmp_path / "plain" / "heldout", others, labels)
     for name in ("train-4", "heldout"):
         write_images(tmp_path / "both" / name, images if name == "train-4" else others, labels)
 
     for folder, name in (("plain", "plain"), ("both", "both/train-4")):
-        audited = user_data.read(tmp_path / folder).require()
+        audited = user_images.read(tmp_path / folder).require()
         assert audited.images.name == name
         assert (len(audited.images), len(audited.heldout)) == (12, 12)
         assert audited.images.class_names == audited.heldout.class_names == ("0", "1", "2")
 
 
-def test_train_and_test(tmp_path, labeled, write_images):
-    """train/ is trained on and test/ held out; equal images are a leak, the test one is named."""
-    images, labels = labeled
-    write_images(tmp_path / "train", images[::2], labels[::2])
-    write_images(tmp_path / "test", images[1::2], labels[1::2])
-    audited = user_data.read(tmp_path).require()
+def test_train_and_test(tmp_path, train_and_test):
+    """train/ is trained on and test/ is held out; of equal images, the one in test/ is named."""
+    audited = user_images.read(tmp_path).require()
     assert (len(audited.images), len(audited.heldout)) == (6, 6)
     leak = (tmp_path / "train" / "1" / "002.png").read_bytes()
     (tmp_path / "test" / "1" / "leak.png").write_bytes(leak)
     assert "test/1/leak.png: same image as train/1/002.png" in refusal(tmp_path)
-    skipped = user_data.read(tmp_path).require("skip")
+    skipped = user_images.read(tmp_path).require("skip")
     assert (len(skipped.images), len(skipped.heldout)) == (6, 6)
 
 
 def test_classes_called_train_and_test(tmp_path, labeled, write_images):
-    """Two classes of that name are classes, if they hold images and no folders."""
+    """Folders of these names are two classes if they hold images and no folders."""
     write_images(tmp_path, labeled[0], ["train"] * 6 + ["test"] * 6)
-    assert user_data.read(tmp_path).require().images.class_names == ("test", "train")
+    assert user_images.read(tmp_path).require().images.class_names == ("test", "train")
 
 
 def test_a_test_folder_without_classes(tmp_path, labeled, write_images):
-    """train/ with class folders and test/ with loose images are no two classes."""
+    """train/ with class folders and test/ with loose images are not two classes."""
     images, labels = labeled
     write_images(tmp_path / "train", images[::2], labels[::2])
     (tmp_path / "test").mkdir()
@@ -73,34 +78,29 @@ def test_a_test_folder_without_classes(tmp_path, labeled, write_images):
     assert expected in refusal(tmp_path)
 
 
-def test_folders_left_aside_are_said(tmp_path, labeled, write_images):
-    """What lies beside train/ and test/ is named, for it is not read."""
-    images, labels = labeled
-    write_images(tmp_path / "train", images[::2], labels[::2])
-    write_images(tmp_path / "test", images[1::2], labels[1::2])
+def test_folders_left_aside_are_named(tmp_path, train_and_test):
+    """Folders beside train/ and test/ are named, because they are not read."""
     (tmp_path / "val" / "0").mkdir(parents=True)
-    found = user_data.read(tmp_path).findings
+    found = user_images.read(tmp_path).findings
     assert [(f.kind, f.path) for f in found] == [("left_aside", "val")]
 
 
 def test_a_class_called_train_station(tmp_path, labeled, write_images):
-    """A class is a class, whatever its name begins with."""
+    """A folder of images is a class, whatever its name begins with."""
     write_images(tmp_path, labeled[0], ["bus"] * 6 + ["train-station"] * 6)
-    assert user_data.read(tmp_path).require().images.class_names == ("bus", "train-station")
+    assert user_images.read(tmp_path).require().images.class_names == ("bus", "train-station")
 
 
-def test_classes_of_both_sides_are_compared(tmp_path, labeled, write_images):
-    """A class that is only held out, or missing there, is refused."""
-    images, labels = labeled
-    write_images(tmp_path / "train", images[::2], labels[::2])
-    write_images(tmp_path / "test", images[1::2], labels[1::2] + 1)
+def test_classes_of_both_sides_are_compared(tmp_path, train_and_test):
+    """A class that is only on one side is refused."""
+    (tmp_path / "test" / "0").rename(tmp_path / "test" / "3")
     message = refusal(tmp_path)
     assert "test/3: no such class to train on" in message
     assert "test/0: no such class folder" in message
 
 
 def test_two_training_folders_are_ambiguous(tmp_path, labeled, write_images):
-    """Of two train-… folders none is guessed."""
+    """With two train-… folders, none is chosen."""
     for name in ("train-3", "train-5"):
         write_images(tmp_path / name, *labeled)
     assert "more than one folder to train on: train-3, train-5" in refusal(tmp_path)
@@ -110,11 +110,11 @@ def test_idx_files(tmp_path, labeled, write_idx):
     """IDX files of any size: train is trained on, t10k held out; one part alone is trained on."""
     images, labels = labeled
     write_idx(tmp_path, images[:, :20], labels, "t10k")
-    audited = user_data.read(tmp_path).require()
+    audited = user_images.read(tmp_path).require()
     assert audited.images.images.shape == (12, 20, 28, 3)
     assert len(audited.heldout) == 0
     write_idx(tmp_path, images[:, 8:], labels, "train")
-    audited = user_data.read(tmp_path).require()
+    audited = user_images.read(tmp_path).require()
     np.testing.assert_array_equal(audited.images.images[..., 0], images[:, 8:])
     np.testing.assert_array_equal(audited.heldout.images[..., 2], images[:, :20])
     assert audited.images.file_paths[3] == "train/images[3]"
@@ -129,19 +129,19 @@ def test_npz_with_keras_keys(tmp_path, labeled, channels):
     )
     parts = {"x_train": images[::2], "y_train": labels[::2]}
     np.savez(tmp_path / "train.npz", **parts)
-    assert len(user_data.read(tmp_path / "train.npz").require().images) == 6
+    assert len(user_images.read(tmp_path / "train.npz").require().images) == 6
     parts |= {"x_test": images[1::2], "y_test": labels[1::2, np.newaxis]}
     np.savez(tmp_path / "both.npz", **parts)
-    audited = user_data.read(tmp_path / "both.npz").require()
+    audited = user_images.read(tmp_path / "both.npz").require()
     assert audited.images.images.shape == audited.heldout.images.shape == (6, 28, 28, 3)
     np.testing.assert_array_equal(audited.heldout.labels, labels[1::2])
     np.savez(tmp_path / "leak.npz", **parts | {"x_test": images[::2]})
     message = refusal(tmp_path / "leak.npz")
     assert "x_test[1]: same image as x_train[1]" in message
-    assert len(user_data.read(tmp_path / "leak.npz").require("skip").heldout) == 0
+    assert len(user_images.read(tmp_path / "leak.npz").require("skip").heldout) == 0
 
 
-def test_files_that_are_no_labeled_images(tmp_path, labeled, write_idx):
+def test_files_that_are_not_labeled_images(tmp_path, labeled, write_idx):
     """Each wrong array file is one line that says what was expected."""
     images, labels = labeled
     good = {"x_train": images, "y_train": labels}
@@ -181,7 +181,7 @@ def test_files_that_are_no_labeled_images(tmp_path, labeled, write_idx):
 
 
 def huge_idx(folder):
-    """Write an IDX file whose header declares more images than there are atoms in the file."""
+    """Write IDX files whose header declares far more bytes than they have."""
     folder.mkdir()
     header = struct.pack(">HBB", 0, 8, 3) + struct.pack(">3I", 2**31, 2**31, 2**31)
     (folder / "train-images-idx3-ubyte").write_bytes(header)
@@ -190,21 +190,21 @@ def huge_idx(folder):
 
 
 def test_arrays_are_audited_too(tmp_path, labeled):
-    """Duplicates under two labels and classes with too few images are refused in arrays as well."""
+    """In arrays, too, duplicates under two labels and small classes are refused."""
     images, labels = labeled
     images[5] = images[0]
     np.savez(tmp_path / "two.npz", x_train=images, y_train=labels)
     message = refusal(tmp_path / "two.npz")
     assert "x_train[0]: same image as x_train[5], class '1'" in message
-    skipped = user_data.read(tmp_path / "two.npz").require("skip")
+    skipped = user_images.read(tmp_path / "two.npz").require("skip")
     assert np.bincount(skipped.images.labels).tolist() == [3, 3, 4]
-    few = user_data.read(tmp_path / "two.npz", per_class=4)
+    few = user_images.read(tmp_path / "two.npz", per_class=4)
     assert {f.path for f in few.findings if f.kind == "too_few"} == {"0", "1"}
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_odd_paths(tmp_path):
-    """A pipe, a file and a missing path are refused, not waited for."""
+    """A pipe, a file and a missing path are refused without waiting."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
     for name in ("pipe", "file", "no"):
