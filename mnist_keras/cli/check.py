@@ -4,63 +4,52 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
-from mnist_keras.cli.options import NamedPath, max_files_option
+from mnist_keras.cli.options import NamedPath, max_files_option, number, word
 from mnist_keras.cli.progress import reading
+from mnist_keras.datasets.choices import ColorMode
 
 if TYPE_CHECKING:
     from mnist_keras.datasets.image_folder.audit import Audit
     from mnist_keras.datasets.image_folder.findings import Finding
 
-# Of findings that refuse nothing, so many are shown of each kind.
+# Findings of one kind that are shown, where they refuse nothing.
 _SHOWN = 10
 
 
 @click.command()
 @click.argument("path", metavar="DIR", type=NamedPath(path_type=Path))
-@click.option(
-    "--format",
-    "format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="json lists every finding.",
-)
-@click.option(
+@word("--format", ("text", "json"), "text", "How to print it; json lists every finding.")
+@number(
     "--per-class",
-    type=click.IntRange(min=2),
+    None,
+    "Ask for N images of each class; classes may then be of different sizes.",
+    2,
     metavar="N",
-    help="Ask for N images of each class; classes may then be of different sizes.",
 )
-@click.option(
-    "--color-mode",
-    type=click.Choice(["grayscale", "rgb", "rgba"]),
-    default="rgb",
-    show_default=True,
-    help="The channels that the images are read in.",
-)
+@word("--color-mode", ColorMode, "rgb", "The channels that the images are read in.")
 @max_files_option
 def check(
     path: Path,
     format: str,
     per_class: int | None,
-    color_mode: Literal["grayscale", "rgb", "rgba"],
+    color_mode: ColorMode,
     max_files: int,
 ) -> None:
-    """Read every image below DIR and report all that is wrong, by kind.
+    """Read every image below DIR and report everything that is wrong, by kind.
 
     DIR is whatever `run --data` takes: class folders, training and test folders, IDX files, or an
     .npz file. Nothing is written to it. Exit code 0 if `run` would take it, 3 if it is refused.
     """
-    from mnist_keras.datasets import user_images as user_data
+    from mnist_keras.datasets import user_images
     from mnist_keras.datasets.image_folder.findings import as_document
     from mnist_keras.datasets.image_folder.reading import ImageForm
 
     with reading() as progress:
-        audited = user_data.read(
+        audited = user_images.read(
             path,
             form=ImageForm(color_mode),
             per_class=per_class,
@@ -87,7 +76,7 @@ def check(
 
 
 def _lines(path: Path, audited: "Audit", refused: "list[Finding]") -> "Iterator[str]":
-    """Yield the report: what is there, then what was found, gravest first."""
+    """Yield what is there, then what was found, gravest first."""
     from mnist_keras._foundations.files import escaped
     from mnist_keras.datasets.image_folder.findings import KINDS, by_kind, environment_hint
 
@@ -112,7 +101,7 @@ def _lines(path: Path, audited: "Audit", refused: "list[Finding]") -> "Iterator[
         if len(group) > len(shown):
             yield f"  and {len(group) - len(shown):,} more (--format json lists them all)"
     if refused:
-        stand = "findings stand" if len(refused) > 1 else "finding stands"
-        yield f"\nRefused: {len(refused):,} {stand} against using it."
+        kept = "findings keep" if len(refused) > 1 else "finding keeps"
+        yield f"\nRefused: {len(refused):,} {kept} `run` from using it."
     else:
-        yield "\nNothing stands against using it."
+        yield "\nIt can be used."

@@ -4,22 +4,24 @@ from pathlib import Path
 
 import click
 
-from mnist_keras.cli.options import backend_option, idx_option, per_class_option, use_backend
+from mnist_keras.cli.options import (
+    backend_option,
+    idx_option,
+    number,
+    per_class_option,
+    use_backend,
+    word,
+)
+from mnist_keras.datasets.choices import SOURCES
 
 
 @click.command()
-@click.argument("source", type=click.Choice(["mnist", "fashion_mnist", "digits"]))
+@click.argument("source", type=click.Choice(list(SOURCES)))
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 @idx_option
 @per_class_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws.")
-@click.option(
-    "--channels",
-    type=click.Choice(["1", "3"]),
-    default="1",
-    show_default=True,
-    help="Gray PNGs, or the same values in three channels.",
-)
+@number("--seed", 0, "Decides which images are drawn.")
+@word("--channels", ("1", "3"), "1", "Write gray PNGs, or the same values in three channels.")
 @backend_option
 def data(
     source: str,

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mnist_keras.cli.options import NamedPath, choice, idx_option, max_files_option, on_bad_option
+from mnist_keras.cli.options import (
+    folder_option,
+    idx_option,
+    max_files_option,
+    number,
+    on_bad_option,
+    word,
+)
 from mnist_keras.cli.progress import reading
 from mnist_keras.datasets.choices import PER_CLASS, SOURCES, Cache
 
@@ -15,33 +22,34 @@ if TYPE_CHECKING:
     from mnist_keras.training.data import SeedImages
 
 _OPTIONS = (
-    click.option(
+    folder_option(
         "--data",
-        "directory",
-        type=NamedPath(path_type=Path),
-        metavar="DIR",
-        help="Your images: class folders with or without heldout/, train/ and test/, what `data` "
+        "Your images: class folders with or without heldout/, train/ and test/, what `data` "
         "wrote, IDX files, or an .npz file with Keras's keys.",
+        "directory",
     ),
-    click.option(
+    word(
         "--source",
-        type=click.Choice(list(SOURCES)),
-        help="Draw from this source. Default: mnist, or digits where MNIST is not available.",
+        tuple(SOURCES),
+        None,
+        "Draw from this source. Default: mnist, or digits where MNIST is not available.",
     ),
     idx_option,
-    click.option(
+    number(
         "--per-class",
-        type=click.IntRange(min=2),
+        None,
+        f"Draw N images of each class; the others are held out. Default: {PER_CLASS} of a source, "
+        "and all of --data.",
+        2,
         metavar="N",
-        help=f"Draw N images of each class; the others are held out. Default: {PER_CLASS} of a "
-        "source, and all of --data.",
     ),
     on_bad_option,
-    click.option(
+    word(
         "--cache",
-        type=choice(Cache),
-        help="Where the images of --data are kept; none decodes them for each batch. "
-        "Default: memory up to 1 GiB, then disk.",
+        Cache,
+        None,
+        "Where the images of --data are kept; none decodes them for each batch. Default: memory "
+        "up to 1 GiB, then disk.",
     ),
     max_files_option,
     click.option(

@@ -1,4 +1,4 @@
-"""The options that several commands share."""
+"""The options that several commands share, and short ways to make one."""
 
 import importlib
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class NamedPath(click.Path):
 
 
 class LazyChoice(click.ParamType):
-    """A word of a `Literal` in a module that is imported when the option is used or explained.
+    """A word of a `Literal` whose module is imported when the option is used or explained.
 
     Args:
         place: Module and name, as `"package.module:Name"`.
@@ -36,7 +36,7 @@ class LazyChoice(click.ParamType):
     @cached_property
     def _choice(self) -> "click.Choice[str]":
         module, _, name = self._place.partition(":")
-        return choice(getattr(importlib.import_module(module), name))
+        return click.Choice(get_args(getattr(importlib.import_module(module), name)))
 
     def convert(self, value: Any, *context: Any) -> Any:
         """Return the word, or refuse it."""
@@ -47,9 +47,31 @@ class LazyChoice(click.ParamType):
         return self._choice.get_metavar(*context, **options)
 
 
-def choice(words: Any) -> "click.Choice[str]":
-    """Return the type of an option that takes one of the words of a `Literal`."""
-    return click.Choice(get_args(words))
+def number(
+    flag: str, default: int | None, help: str, least: int = 0, **others: Any
+) -> Callable[..., Any]:
+    """Return an option that takes an integer."""
+    kind = click.IntRange(least, others.pop("most", None))
+    return click.option(
+        flag, type=kind, default=default, show_default=default is not None, help=help, **others
+    )
+
+
+def word(flag: str, words: Any, default: str | None, help: str) -> Callable[..., Any]:
+    """Return an option that takes one of the words of a sequence, of a `Literal` or of its place."""
+    kind: Any = (
+        LazyChoice(words) if isinstance(words, str) else click.Choice(get_args(words) or words)
+    )
+    name = flag.removeprefix("--").replace("-", "_")
+    shown = default is not None
+    return click.option(flag, name, type=kind, default=default, show_default=shown, help=help)
+
+
+def folder_option(flag: str, help: str, *names: str, **others: Any) -> Callable[..., Any]:
+    """Return an option that takes a folder that has a name."""
+    return click.option(
+        flag, *names, type=NamedPath(path_type=Path), metavar="DIR", help=help, **others
+    )
 
 
 model_argument = click.argument("model", type=NamedPath(path_type=Path))
@@ -65,54 +87,31 @@ idx_option = click.option(
     metavar="DIR",
     help="Folder with the original IDX files (train and/or t10k, gzipped or not).",
 )
-per_class_option = click.option(
-    "--per-class",
-    type=click.IntRange(min=2),
-    default=PER_CLASS,
-    show_default=True,
-    help="Images drawn from each class.",
+per_class_option = number("--per-class", PER_CLASS, "Images drawn from each class.", 2)
+max_files_option = number(
+    "--max-files", MAX_FILES, "Files beyond which a folder is taken for the wrong one.", 1
 )
-max_files_option = click.option(
-    "--max-files",
-    type=click.IntRange(min=1),
-    default=MAX_FILES,
-    show_default=True,
-    help="Files beyond which a folder is taken for the wrong one.",
-)
-invert_option = click.option(
+invert_option = word(
     "--invert",
-    type=LazyChoice("mnist_keras.inference.model_input:Invert"),
-    default="auto",
-    show_default=True,
-    help="Invert levels; auto: where the background is bright and that of the training images is "
+    "mnist_keras.inference.model_input:Invert",
+    "auto",
+    "Invert levels; auto: where the background is bright and that of the training images is "
     "dark, or the reverse.",
 )
-fit_option = click.option(
+fit_option = word(
     "--fit",
-    type=LazyChoice("mnist_keras.inference.model_input:Fit"),
-    default="auto",
-    show_default=True,
-    help="Images of another size: find the ink and center it as in MNIST, or resize as in "
+    "mnist_keras.inference.model_input:Fit",
+    "auto",
+    "Images of another size: find the ink and center it as in MNIST, or resize as in "
     "training; auto: ink, unless training images were resized or their backgrounds differ.",
 )
-on_bad_option = click.option(
-    "--on-bad",
-    type=choice(OnBad),
-    default="refuse",
-    show_default=True,
-    help="What to do if files cannot be used: stop, or go on without them.",
+on_bad_option = word(
+    "--on-bad", OnBad, "refuse", "What to do if files cannot be used: stop, or go on without them."
 )
 strict_option = click.option(
     "--strict", is_flag=True, help="Exit with 5 unless every claim is supported."
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-
-
-def seed_option(help: str) -> Callable[..., Any]:
-    """Return the option that takes one seed."""
-    return click.option(
-        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help=help
-    )
 
 
 def output_option(help: str) -> Callable[..., Any]:

@@ -7,16 +7,16 @@ import click
 
 from mnist_keras.cli.data_options import unlabeled_images
 from mnist_keras.cli.options import (
-    LazyChoice,
     backend_option,
     check_output,
     directory_argument,
     max_files_option,
+    number,
     on_bad_option,
     output_option,
     overwrite_option,
-    seed_option,
     use_backend,
+    word,
 )
 from mnist_keras.cli.progress import progress
 
@@ -25,31 +25,18 @@ from mnist_keras.cli.progress import progress
 @directory_argument
 @output_option("The file that is written: the encoder with its card.")
 @overwrite_option
-@click.option(
+@word(
     "--method",
-    type=LazyChoice("mnist_keras.training.settings:Pretraining"),
-    default="vicreg",
-    show_default=True,
-    help="What two views of an image should have in common.",
+    "mnist_keras.training.settings:Pretraining",
+    "vicreg",
+    "What two views of an image should have in common.",
 )
-@click.option(
-    "--epochs",
-    type=click.IntRange(min=1),
-    default=30,
-    show_default=True,
-    help="How often each image is seen.",
-)
-@click.option(
-    "--width",
-    type=click.IntRange(min=1, max=1024),
-    default=16,
-    show_default=True,
-    help="Channels of the first convolution.",
-)
+@number("--epochs", 30, "How often each image is seen.", 1)
+@number("--width", 16, "Channels of the first convolution.", 1, most=1024)
 @click.option(
     "--grayscale", is_flag=True, help="Read one channel, not three; `train --data` reads three."
 )
-@seed_option("Decides initial weights, order and views.")
+@number("--seed", 0, "Decides initial weights, order and views.")
 @on_bad_option
 @max_files_option
 @backend_option
@@ -57,7 +44,7 @@ def pretrain(
     directory: Path,
     output: Path,
     overwrite: bool,
-    method: str,
+    method: Any,
     epochs: int,
     width: int,
     grayscale: bool,

@@ -1,4 +1,4 @@
-"""What a run will cost, and how far it is, in reading images and in training."""
+"""How far reading images and training are."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,23 +10,7 @@ import click
 if TYPE_CHECKING:
     from mnist_keras.training.run import Run
 
-# Measured on two cores with 400 images, and with 9,900 for an epoch of what learns from images
-# without labels; only the plan and the time left use them.
-_SECONDS_PER_EPOCH = {"basic_net": 0.05, "cnn": 0.85, "small_cnn": 0.25}
-_SECONDS_PER_LARGE_EPOCH = 7
-_SECONDS_WITHOUT_NETWORK = 5
 _SECONDS_BETWEEN_LINES = 10
-
-
-def cost(run: "Run") -> float:
-    """Seconds of training to expect."""
-    s = run.settings
-    if not s.has_network:
-        return _SECONDS_WITHOUT_NETWORK
-    labeled = 0 if s.frozen else s.members * s.epochs
-    others = s.all_epochs - labeled
-    seconds = labeled * _SECONDS_PER_EPOCH[s.model] + others * _SECONDS_PER_LARGE_EPOCH
-    return seconds * ((s.width or 16) / 16) ** 1.5
 
 
 @contextmanager
@@ -60,7 +44,7 @@ def progress(runs: "Sequence[Run]") -> "Iterator[Callable[[Run], Callable[[int, 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=sum(cost(run) for run in runs))
+        task = bar.add_task("", total=sum(run.expected_seconds for run in runs))
 
         def advance(run: "Run") -> Callable[[int, float], None]:
             name = f"[{runs.index(run) + 1}/{len(runs)}] {run.title}"
@@ -70,7 +54,7 @@ def progress(runs: "Sequence[Run]") -> "Iterator[Callable[[Run], Callable[[int, 
                 bar.update(
                     task,
                     description=f"{name}: epoch {epoch}, loss {loss:.4f}",
-                    advance=cost(run) / epochs,
+                    advance=run.expected_seconds / epochs,
                 )
                 if epoch == epochs and not console.is_terminal:
                     click.echo(f"{name}: loss {loss:.4f}", err=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mnist_keras.cli.options import strict_option
+from mnist_keras.cli.options import strict_option, word
 
 if TYPE_CHECKING:
     from mnist_keras.experiments.report.rows import Results
@@ -17,14 +17,7 @@ _FILES = {"csv": "tables.csv", "json": "tables.json", "latex": "tables.tex", "ht
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option(
-    "--format",
-    "format",
-    type=click.Choice(["text", *_FILES]),
-    default="text",
-    show_default=True,
-    help="What to print; all of them are written to DIR.",
-)
+@word("--format", ("text", *_FILES), "text", "What to print; all forms are written to DIR.")
 @strict_option
 def report(directory: Path, format: str, strict: bool) -> None:
     """Make everything below DIR (what `run --output DIR` wrote) anew from its records.

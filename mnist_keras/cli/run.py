@@ -1,29 +1,41 @@
 """`mnist-keras run`: plan, train, and print the tables."""
 
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mnist_keras.cli.compare import print_comparison
 from mnist_keras.cli.data_options import check_data_options, data_options, seed_images
-from mnist_keras.cli.options import strict_option, use_backend
-from mnist_keras.cli.processes import (
-    RepeatableCommand,
-    pin,
-    run_on_every_backend,
-    train_in_processes,
-)
-from mnist_keras.cli.progress import cost, progress
+from mnist_keras.cli.options import number, strict_option, use_backend
+from mnist_keras.cli.progress import progress
 from mnist_keras.cli.report import finish, print_report
 
 if TYPE_CHECKING:
     from mnist_keras.experiments.experiment import Experiment
     from mnist_keras.experiments.plan import Plan
     from mnist_keras.experiments.results_folder import ResultsFolder
-    from mnist_keras.training.data import Data, SeedImages
     from mnist_keras.training.run import Run
+
+_ARGUMENTS = "mnist_keras.arguments"
+
+
+class RepeatableCommand(click.Command):
+    """A command that remembers its arguments, so that another process can be given them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, after they were noted."""
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
+
+def _again(*options: str) -> list[str]:
+    """Return the words of this command; of an option that is given twice, the last one counts."""
+    arguments = click.get_current_context().meta[_ARGUMENTS]
+    return [sys.executable, "-m", "mnist_keras", "run", *arguments, *options]
 
 
 @click.command(cls=RepeatableCommand)
@@ -35,20 +47,8 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write which images are trained on, tested on and held out, by file and by content.",
 )
-@click.option(
-    "--seeds",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="Number of seeds; each draws, splits, initializes and shuffles anew.",
-)
-@click.option(
-    "--first-seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="The first seed; the others follow it.",
-)
+@number("--seeds", 3, "Number of seeds; each draws, splits, initializes and shuffles anew.", 1)
+@number("--first-seed", 0, "The first seed; the others follow it.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -56,13 +56,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Folder for the records, tables and figures.",
 )
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Train in this many processes, with the cores divided between them.",
-)
+@number("--jobs", 1, "Train in this many processes, with the cores divided between them.", 1)
 @click.option("--only", hidden=True)  # what a process of --jobs is told
 @click.option("--cores", hidden=True)
 @strict_option
@@ -101,27 +95,29 @@ def run(
 
     check_data_options(**data)
     found = find(experiments)
+    settings = [arm.settings for experiment in found for arm in experiment.arms]
     all_seeds = range(first_seed, first_seed + seeds)
-    runs = plan([arm.settings for e in found for arm in e.arms], all_seeds)
     if dry_run:
-        _show_plan(found, runs)
+        _show_plan(found, plan(settings, all_seeds))
         return
-
     if backend == "all":
-        run_on_every_backend(output)
+        _run_on_every_backend(output)
         return
 
     from mnist_keras._foundations.files import write
-    from mnist_keras.experiments.plan import widened
     from mnist_keras.experiments.results_folder import ResultsFolder
+    from mnist_keras.experiments.run import missing_runs, pin, plan_of, train_runs
 
     folder = ResultsFolder(output)
     if only and cores:
         pin(_numbers(cores))
         use_backend(backend)
         images = seed_images(**data)
-        runs, there = folder.read_plan().runs, folder.records()[0]
-        _train_all([widened(runs[n], there) for n in _numbers(only)], folder, images.of)
+        written = folder.read_plan()
+        own = [written.runs[number] for number in _numbers(only)]
+        runs = [run for run in missing_runs(written, folder) if run in own]
+        with progress(runs) as show:
+            train_runs(runs, folder, images.of, show)
         return
 
     use_backend(backend)
@@ -131,16 +127,20 @@ def run(
             click.echo(f"{output}: {interrupted}", err=True)
         images = seed_images(**data)
         if save_split:
-            settings = [arm.settings for e in found for arm in e.arms]
             write(save_split, images.split_text(settings, all_seeds).encode())
-        written = _plan(found, all_seeds, images)
+        written = plan_of(found, all_seeds, images)
         folder.write_plan(written)
-        missing = _missing(written, folder)
+        for sentence in folder.set_aside_damaged():
+            click.echo(sentence, err=True)
+        runs = missing_runs(written, folder)
+        if there := len(written.runs) - len(runs):
+            click.echo(f"{there} of {len(written.runs)} runs are already there.", err=True)
         try:
             if jobs > 1:
-                failed = train_in_processes(written, missing, folder, jobs)
+                failed = _train_in_processes(written, runs, folder, jobs)
             else:
-                _train_all(missing, folder, images.of)
+                with progress(runs) as show:
+                    train_runs(runs, folder, images.of, show)
         except (KeyboardInterrupt, SystemExit):
             print_report(folder, "text")
             raise
@@ -152,25 +152,6 @@ def run(
     finish(results, strict)
 
 
-def _plan(
-    experiments: "Sequence[Experiment]", seeds: "Sequence[int]", images: "SeedImages"
-) -> "Plan":
-    """Return what is to be run, and on which data."""
-    from mnist_keras._foundations import backends
-    from mnist_keras.datasets.images import class_samples
-    from mnist_keras.experiments.plan import Plan
-
-    return Plan(
-        experiments=tuple(experiments),
-        data_name=images.name,
-        data_fingerprints={seed: images.of(seed).fingerprint for seed in seeds},
-        versions=backends.versions(),
-        note=images.note,
-        left_out=images.left_out,
-        samples=class_samples(images.of(seeds[0]).images),
-    )
-
-
 def _show_plan(experiments: "Sequence[Experiment]", runs: "Sequence[Run]") -> None:
     arms = [arm for experiment in experiments for arm in experiment.arms]
     seeds = sorted({run.seed for run in runs})
@@ -180,44 +161,58 @@ def _show_plan(experiments: "Sequence[Experiment]", runs: "Sequence[Run]") -> No
         click.echo(f"  {run.title}, for: {covered}")
     alone = len(seeds) * sum(arm.settings.all_epochs for arm in arms)
     planned = sum(run.settings.all_epochs for run in runs)
-    minutes = sum(cost(run) for run in runs) / 60
+    minutes = sum(run.expected_seconds for run in runs) / 60
     click.echo(
         f"{planned} epochs instead of the {alone} of training every arm alone, "
         f"about {minutes:.0f} min on two cores"
     )
 
 
-def _missing(plan: "Plan", folder: "ResultsFolder") -> "list[Run]":
-    """Return the runs that have no record, after setting damaged records aside."""
-    from mnist_keras.experiments.plan import choose, widened
+def _train_in_processes(
+    plan: "Plan", runs: "Sequence[Run]", folder: "ResultsFolder", jobs: int
+) -> list[str]:
+    """Train runs in several processes on cores of their own; return the titles of failed ones."""
+    from mnist_keras.experiments.plan import choose
+    from mnist_keras.experiments.run import available_cores, divide, tasks_of, work
 
-    for sentence in folder.set_aside_damaged():
-        click.echo(sentence, err=True)
-    there, _ = folder.records()
-    done = choose(plan, there)
-    if done:
-        click.echo(f"{len(done)} of {len(plan.runs)} runs are already there.", err=True)
-    return [widened(run, there) for run in plan.runs if run not in done]
+    cores = divide(available_cores(), jobs)
+
+    def start(task: Sequence[int], worker: int) -> "subprocess.Popen[bytes]":
+        only, own = (",".join(map(str, numbers)) for numbers in (task, cores[worker]))
+        return subprocess.Popen(_again("--only", only, "--cores", own))
+
+    def is_done(number: int) -> bool:
+        return plan.runs[number] in choose(plan, folder.records()[0])
+
+    failed = work(tasks_of(runs, plan, jobs), jobs, start, is_done)
+    return [plan.runs[number].title for number in failed]
 
 
-def _train_all(
-    runs: "Sequence[Run]", folder: "ResultsFolder", data_of: "Callable[[int], Data]"
-) -> None:
-    """Train runs and write their records."""
-    from mnist_keras.training.engine import train
-    from mnist_keras.training.networks import Networks
+def _run_on_every_backend(output: Path) -> None:
+    """Run this command once on each backend, in a process of its own, and compare the results.
 
-    networks = Networks()
-    with progress(runs) as show:
-        for run in runs:
-            trained = train(
-                run,
-                data_of(run.seed),
-                on_epoch=show(run),
-                kept=folder.trainings,
-                networks=networks,
-            )
-            folder.write_record(trained.record)
+    Exits with the code of the first run that fails, or with 5 if the results do not agree.
+    """
+    from mnist_keras._foundations import backends
+
+    if not (names := backends.installed()):
+        backends.choose()  # says what to install
+    codes = []
+    for name in names:
+        click.echo(f"# {name}\n")
+        sys.stdout.flush()
+        words = _again("--backend", name, "--output", str(output / name))
+        codes.append(subprocess.run(words).returncode)
+        click.echo()
+    if worst := next((code for code in codes if code not in (0, 6)), 0):
+        click.echo("Not compared: a run failed.", err=True)
+        sys.exit(worst)
+    click.echo("# Comparison\n")
+    if len(names) < 2:
+        click.echo(f"Only {names[0]} is installed: nothing to compare.")
+    elif not print_comparison([output / name for name in names]):
+        sys.exit(5)
+    sys.exit(max(codes))
 
 
 def _numbers(text: str) -> list[int]:

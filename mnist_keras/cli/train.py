@@ -16,9 +16,10 @@ from mnist_keras.cli.options import (
     NamedPath,
     backend_option,
     check_output,
+    folder_option,
+    number,
     output_option,
     overwrite_option,
-    seed_option,
     use_backend,
 )
 from mnist_keras.cli.progress import progress
@@ -45,13 +46,10 @@ if TYPE_CHECKING:
     metavar="ENCODER.keras",
     help="Begin with an encoder of `pretrain`, and with --best's recipe for labels alone.",
 )
-@click.option(
-    "--unlabeled",
-    type=NamedPath(path_type=Path),
-    metavar="DIR",
-    help="With --best: learn from all images below DIR, whose labels are not looked at.",
+@folder_option(
+    "--unlabeled", "With --best: learn from all images below DIR, whose labels are not looked at."
 )
-@seed_option("Decides draw, split, initial weights, batch order and dropout.")
+@number("--seed", 0, "Decides draw, split, initial weights, batch order and dropout.")
 @data_options
 @backend_option
 def train(

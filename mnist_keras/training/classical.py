@@ -3,6 +3,8 @@
 What a network has to beat. Everything here is NumPy, SciPy and scikit-learn: no backend.
 """
 
+from typing import Any
+
 import numpy as np
 
 from mnist_keras.datasets.augmentation import WARPS, warp
@@ -96,24 +98,19 @@ def histograms_of_gradients(images: np.ndarray) -> np.ndarray:
 def _nearness(size: int) -> np.ndarray:
     """Return how much each pixel of an axis belongs to each cell, shape `(size, cells)`."""
     place = (np.arange(size) + 0.5) * _CELLS / size - 0.5
-    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(_CELLS)))
+    return np.asarray(np.maximum(0, 1 - np.abs(place[:, None] - np.arange(_CELLS))))
 
 
 def _unit(blocks: np.ndarray) -> np.ndarray:
     # Relative to the brightest image there can be, so that faint noise is not made loud.
-    return blocks / np.sqrt((blocks**2).sum(-1, keepdims=True) + 1e-3)
+    return np.asarray(blocks / np.sqrt((blocks**2).sum(-1, keepdims=True) + 1e-3))
 
 
-def classify(
-    settings: Settings,
-    training: LabeledImages,
-    images: Images,
-    seed: int,
-) -> np.ndarray:
+def classify(settings: Settings, training: LabeledImages, images: Images, seed: int) -> np.ndarray:
     """Return the classes that a model without a network gives to images.
 
     Args:
-        settings: The model and, of an SVM, the copies it is trained on besides.
+        settings: The model and, of an SVM, the copies that it is trained on as well.
         training: The images to learn from.
         images: Shape `(n, height, width, channels)`, with values in 0…255.
         seed: Of the folds and of the copies.
@@ -128,7 +125,7 @@ def classify(
         _features(settings.model, _unit_range(part)) for part in (training.images, images)
     )
     if settings.model == "nearest_neighbor":
-        return KNeighborsClassifier(1).fit(x, labels).predict(unknown)
+        return np.asarray(KNeighborsClassifier(1).fit(x, labels).predict(unknown))
     machine = _chosen_machine(x, labels, seed)
     if settings.copies:
         strength = WARPS[settings.augmentation]
@@ -139,7 +136,7 @@ def classify(
         ]
         x = np.concatenate([x, *(_features(settings.model, view) for view in views)])
         labels = np.tile(labels, 1 + settings.copies)
-    return machine.fit(x, labels).predict(unknown)
+    return np.asarray(machine.fit(x, labels).predict(unknown))
 
 
 def _unit_range(images: Images) -> np.ndarray:
@@ -153,7 +150,7 @@ def _features(model: str, images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1)
 
 
-def _chosen_machine(x: np.ndarray, labels: np.ndarray, seed: int):
+def _chosen_machine(x: np.ndarray, labels: np.ndarray, seed: int) -> Any:
     """Return an SVM with radial basis functions, its numbers chosen on the training images."""
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
     from sklearn.pipeline import make_pipeline

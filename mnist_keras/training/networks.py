@@ -126,7 +126,7 @@ def targets(settings: Settings, labels: np.ndarray, num_classes: int) -> np.ndar
 
 def smoothed(shares: np.ndarray, smoothing: float) -> np.ndarray:
     """Return shares of which a part is given to all classes alike."""
-    return ((1 - smoothing) * shares + smoothing / shares.shape[-1]).astype(np.float32)
+    return np.asarray((1 - smoothing) * shares + smoothing / shares.shape[-1], np.float32)
 
 
 def _are_soft(settings: Settings) -> bool:

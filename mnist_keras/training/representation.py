@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers, ops
 
 from mnist_keras._foundations.hashing import fingerprint
+from mnist_keras._foundations.typing import Tensor
 from mnist_keras.datasets.augmentation import ELASTIC, Warp, warp
 from mnist_keras.datasets.batches import WarpedBatches
 from mnist_keras.datasets.images import Images
@@ -36,20 +37,33 @@ class SiameseModel(keras.Model):
         objective: Loss of two batches of projections, e.g. `NTXent` or `VICReg`.
     """
 
-    def __init__(self, encoder, projector, objective, **kwargs):
+    def __init__(
+        self,
+        encoder: keras.Model,
+        projector: keras.Model,
+        objective: keras.losses.Loss,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.projector = projector
         self.objective = objective
 
-    def call(self, pairs, training=False):
+    def call(self, pairs: Tensor, training: bool = False) -> Tensor:
         """Return the projections of pairs of views, shape `(n, 2, size)`."""
         images = ops.reshape(pairs, (-1, *pairs.shape[2:]))
         features = self.encoder(images, training=training)
         projections = self.projector(features, training=training)
         return ops.reshape(projections, (-1, 2, projections.shape[-1]))
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Tensor = None,
+        y: Tensor = None,
+        y_pred: Tensor = None,
+        sample_weight: Tensor = None,
+        training: bool = True,
+    ) -> Tensor:
         """Return the objective of both views' projections."""
         return self.objective(y_pred[:, 0], y_pred[:, 1])
 
@@ -89,7 +103,7 @@ def pretrain(
     epochs: int = 40,
     *,
     activation: str | None = "relu",
-    width: int | None = 16,
+    width: int = 16,
     seed: int = 0,
     on_epoch: OnEpoch | None = None,
 ) -> tuple[keras.Model, History]:

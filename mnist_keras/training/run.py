@@ -6,6 +6,11 @@ from dataclasses import dataclass, field
 from mnist_keras._foundations.hashing import fingerprint_of_json
 from mnist_keras.training.settings import Settings
 
+# Measured on two cores with 400 images, and with 9,900 for an epoch without labels; only the plan
+# and the time left use them.
+_SECONDS_PER_EPOCH = {"basic_net": 0.05, "cnn": 0.85, "small_cnn": 0.25}
+_SECONDS_PER_LARGE_EPOCH = 7
+_SECONDS_WITHOUT_NETWORK = 5
 _UNSAID = ("model", "activation", "loss", "optimizer", "epochs", "stratify", "frozen")
 
 
@@ -41,6 +46,17 @@ class Run:
                 words.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
         words += ["frozen"] * s.frozen + ["not stratified"] * (not s.stratify)
         return f"{' '.join(map(str, words))} seed {self.seed}"
+
+    @property
+    def expected_seconds(self) -> float:
+        """Seconds of training to expect on two cores."""
+        s = self.settings
+        if not s.has_network:
+            return _SECONDS_WITHOUT_NETWORK
+        labeled = 0 if s.frozen else s.members * s.epochs
+        others = s.all_epochs - labeled
+        seconds = labeled * _SECONDS_PER_EPOCH[s.model] + others * _SECONDS_PER_LARGE_EPOCH
+        return float(seconds * ((s.width or 16) / 16) ** 1.5)
 
     def covers(self, settings: Settings) -> bool:
         """Whether a training of `settings` is this one, or the first epochs of it."""

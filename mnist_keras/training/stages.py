@@ -168,7 +168,7 @@ class Stages:
                 s.pretraining,
                 s.pretraining_epochs,
                 activation=s.activation,
-                width=s.width,
+                width=s.width or 16,
                 seed=self.seed,
                 on_epoch=on_epoch,
             )
@@ -329,7 +329,7 @@ class Stages:
             set_weights(model, training.weights)
             outputs += [softmax(predict(model, seen)) for seen in (images.images, *views)]
         self.model = model if len(trainings) == 1 else None
-        return np.mean(outputs, axis=0)
+        return np.asarray(np.mean(outputs, axis=0))
 
 
 def _warped(images: LabeledImages, settings: Settings, epoch: int, seed: int) -> LazyImages:
