@@ -1,6 +1,6 @@
 """Time the warping of images against SciPy's resampling of one image after another.
 
-    KERAS_BACKEND=jax python tests/benchmarks/augmentation.py --seconds 1 --rounds 5
+    python tests/benchmarks/augmentation.py --seconds 1 --rounds 5
 
 Prints, as Markdown, the views per second of random images of 28×28 pixels in batches of 100, as
 medians of alternating rounds: `warp` on one thread and on two, and `affine_transform` and
@@ -17,12 +17,8 @@ import numpy as np
 from scipy import ndimage
 from timing import seconds_per_call
 
-from mnist_keras._foundations import backends
+from mnist_keras._foundations.texts import markdown_table
 from mnist_keras.datasets import augmentation
-
-backends.use(backends.choose())
-
-from mnist_keras._foundations.texts import markdown_table  # noqa: E402
 
 BATCH, AT_ONCE = 100, 8
 
