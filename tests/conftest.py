@@ -128,7 +128,7 @@ def digits_data():
 @pytest.fixture(scope="session")
 def trained(digits_data):
     """The function that returns a network of that name, trained for a few epochs on digits."""
-    from mnist_keras.cli.train import train_model
+    from mnist_keras.inference.trained_model import train_model
     from mnist_keras.training.settings import Settings
 
     @functools.cache

@@ -1,17 +1,17 @@
 """`mnist-keras demo`: draw a digit in the browser and see what a model makes of it."""
 
-import sys
 import threading
+import time
 import webbrowser
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mnist_keras.cli.data_options import source_images
+from mnist_keras.cli.data_options import seed_images
 from mnist_keras.cli.options import NamedPath, backend_option, use_backend
-from mnist_keras.cli.train import metric_lines, train_model
-from mnist_keras.training.settings import Settings
+from mnist_keras.cli.progress import progress
+from mnist_keras.cli.train import metric_lines
 
 
 @click.command()
@@ -21,36 +21,37 @@ from mnist_keras.training.settings import Settings
     type=click.IntRange(0, 65535),
     default=0,
     show_default=True,
-    help="Of the page's address; 0: any that is free.",
+    help="Port of the page's address; 0 takes any free one.",
 )
-@click.option("--no-browser", is_flag=True, help="Open no browser; the address is printed.")
+@click.option("--no-browser", is_flag=True, help="Print the address without opening a browser.")
 @backend_option
 def demo(model: Path | None, port: int, no_browser: bool, backend: str | None) -> None:
     """Draw a digit and see at once what a model makes of it.
 
-    MODEL is a file of `mnist-keras train`. Without one, the original's CNN is trained first,
-    which takes about a minute, and not kept.
+    MODEL is a file of `mnist-keras train`. Without one, the original's CNN is trained first. That
+    takes about a minute, and the model is not kept.
 
-    The page shows the class, the probabilities of all classes, the drawing as the model takes it
-    and what in it speaks for the class. It is served to this machine alone, until Ctrl-C.
+    The page shows the class, the probabilities of all classes, the drawing as the model takes it,
+    and what in the drawing speaks for the class. It is served to this machine alone, until Ctrl-C.
     """
     use_backend(backend)
-    trained = _trained(model)
-    from mnist_keras.inference.demo import server
+    from mnist_keras.inference.demo import listen, serving
 
-    click.echo("Making ready …", err=True)
     try:
-        serving = server(trained, port)
+        listener = listen(port)
     except OSError as error:
         raise click.UsageError(f"--port {port}: {error.strerror or error}") from error
-    address = f"http://127.0.0.1:{serving.server_port}/"
-    click.echo(address)
-    click.echo("Draw there; Ctrl-C ends.", err=True)
-    if not no_browser:
-        # Some browsers run in the terminal, and would keep the page from being served.
-        threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
-    with serving:
-        serving.serve_forever()
+    with listener:
+        trained = _trained(model)
+        click.echo("Preparing the page …", err=True)
+        with serving(trained, listener) as address:
+            click.echo(address)
+            click.echo("Draw there; Ctrl-C stops the program.", err=True)
+            if not no_browser:
+                # Some browsers run in the terminal, and return only when they are closed.
+                threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
+            while True:
+                time.sleep(1)
 
 
 def _trained(model: Path | None) -> Any:
@@ -59,12 +60,13 @@ def _trained(model: Path | None) -> Any:
         from mnist_keras.inference.model_file import load_model
 
         return load_model(model)
-    images = source_images()
-    for warning in images.warnings:
-        click.echo(warning, err=True)
-    trained = train_model(Settings(), 0, images.of(0))
-    if trained is None:
-        sys.exit(6)
+    from mnist_keras.inference.trained_model import train_model
+    from mnist_keras.training.run import Run
+    from mnist_keras.training.settings import Settings
+
+    data, run = seed_images().of(0), Run.whole(Settings(), 0)
+    with progress([run]) as show:
+        trained = train_model(run.settings, run.seed, data, on_epoch=show(run))
     for line in metric_lines(trained.card.metrics):
         click.echo(line, err=True)
     return trained

@@ -3,42 +3,51 @@
 The page is `demo.html` beside this file. It is served to this machine alone.
 """
 
+import asyncio
 import base64
-import contextlib
 import json
-import re
 import secrets
 import socket
-import socketserver
 import struct
-import sys
 import threading
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from typing import Any
 
 import matplotlib
 import numpy as np
 
+from mnist_keras._foundations.backends import BackendError
 from mnist_keras._foundations.files import escaped
-from mnist_keras.datasets.image_folder.decoding import BadImageError, decode
+from mnist_keras.datasets.image_folder.decoding import BadImageError, ColorMode, decode
 from mnist_keras.datasets.image_folder.findings import KINDS
 from mnist_keras.datasets.images import png
 from mnist_keras.explanations.maps import convolutions, hires_cam, occlusion
 from mnist_keras.inference.figures import MAP_COLORS, MAP_SHARE
-from mnist_keras.inference.model_file import TrainedModel
+from mnist_keras.inference.trained_model import TrainedModel
 from mnist_keras.models.prediction import predict, softmax
 from mnist_keras.training.run import Run
+
+try:
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.datastructures import Headers
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import HTMLResponse, Response
+    from starlette.routing import Route
+    from starlette.types import ASGIApp, Receive, Scope, Send
+except ImportError as error:
+    raise BackendError('the page needs more packages: pip install "mnist-keras[demo]"') from error
 
 _ADDRESS = "127.0.0.1"
 _MOST_BYTES = 1_000_000
 _MOST_SIDE = 1024
-# A client's time for one request: what is slower holds a thread for nothing.
-_SECONDS = 10.0
-_PATHS = {"/": "GET", "/model": "GET", "/predict": "POST"}
+_SECONDS = 10.0  # for the body of a request
 _HEADERS = {
     "Cache-Control": "no-store",
+    "Connection": "close",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
@@ -57,13 +66,12 @@ def answer(trained: TrainedModel, content: bytes) -> dict[str, Any]:
         content: A PNG of up to 1,024 pixels a side.
 
     Returns:
-        `"class"`, the name of the most probable class; `"probabilities"`, one a class; and as
-        URLs of PNGs the `"image"` as the model takes it and the `"map"` that explains the class,
-        laid over it. Without anything drawn, the class is `None` and so are the others but the
-        image.
+        `"class"`, the name of the most probable class; `"probabilities"`, one for each class; and
+        as URLs of PNGs the `"image"` as the model takes it and the `"map"` that explains the
+        class, laid over the image. If nothing is drawn, all but the image are `None`.
 
     Raises:
-        BadImageError: If it is no such PNG, or damaged.
+        BadImageError: If the content is not such a PNG, or is damaged.
     """
     model_input = trained.card.input
     image = model_input.bring(_decoded(content, model_input.form.color_mode))
@@ -74,11 +82,10 @@ def answer(trained: TrainedModel, content: bytes) -> dict[str, Any]:
     probabilities = softmax(predict(trained.model, images))[0]
     first = probabilities.argmax(keepdims=True)
     if convolutions(trained.model):
-        evidence = hires_cam(trained.model, images, first)[0]
+        (evidence,) = hires_cam(trained.model, images, first)
     else:
-        evidence = occlusion(trained.model, images, first, background=model_input.background_level)[
-            0
-        ]
+        background = model_input.background_level
+        (evidence,) = occlusion(trained.model, images, first, background=background)
     colored = 255 * matplotlib.colormaps[MAP_COLORS](evidence)[..., :3]
     return {
         "class": escaped(trained.card.class_names[first[0]]),
@@ -88,13 +95,13 @@ def answer(trained: TrainedModel, content: bytes) -> dict[str, Any]:
     }
 
 
-def _decoded(content: bytes, color_mode: Any) -> np.ndarray:
+def _decoded(content: bytes, color_mode: ColorMode) -> np.ndarray:
     """Return the pixels of a small PNG; its header says whether it is one."""
     if not content.startswith(b"\x89PNG\r\n\x1a\n") or content[12:16] != b"IHDR":
         raise BadImageError("unsupported_type", "not a PNG image")
     width, height = struct.unpack(">II", content[16:24].ljust(8, b"\0"))
     if max(width, height) > _MOST_SIDE:
-        raise BadImageError("too_large", f"{width}×{height} pixels; at most {_MOST_SIDE} a side")
+        raise BadImageError("too_large", f"{width}×{height} pixels; at most {_MOST_SIDE} per side")
     image = decode(content, color_mode)
     if image.shape[:2] != (height, width):  # a second header was believed
         raise BadImageError("damaged", "damaged image: it has two sizes")
@@ -107,13 +114,13 @@ def _url(image: np.ndarray) -> str:
 
 
 def description(trained: TrainedModel) -> dict[str, Any]:
-    """Return what the page says of a model once: class names, origin and accuracy, and method."""
+    """Return what the page says of a model: its classes, origin, accuracy and kind of map."""
     card = trained.card
-    run = Run(settings=card.settings, seed=card.seed, scored_at=(card.settings.all_epochs,))
+    run = Run.whole(card.settings, card.seed)
     title = f"{run.title}, trained on {len(card.trained_on):,} images of {card.data_name}"
-    if score := card.metrics.get("heldout", card.metrics.get("test")):
-        low, high = (100 * bound for bound in score["interval"])
-        title += f"; accuracy on {score['n']:,} others {100 * score['accuracy']:.1f} %"
+    if score := card.metrics.heldout or card.metrics.test:
+        low, high = (100 * bound for bound in score.interval)
+        title += f"; accuracy on {score.n:,} other images {100 * score.accuracy:.1f} %"
         title += f" [{low:.1f}, {high:.1f}]"
     return {
         "class_names": [escaped(name) for name in card.class_names],
@@ -122,143 +129,114 @@ def description(trained: TrainedModel) -> dict[str, Any]:
     }
 
 
-def server(trained: TrainedModel, port: int = 0) -> ThreadingHTTPServer:
-    """Return the server of the page, listening on 127.0.0.1; its `serve_forever` is to be called.
-
-    The model has answered once by then: what a backend compiles is compiled.
-
-    Args:
-        trained: The model.
-        port: 0 takes any that is free; `server_port` says which.
+def listen(port: int = 0) -> socket.socket:
+    """Return a socket that listens to this machine alone; port 0 takes any free port.
 
     Raises:
-        OSError: If the port cannot be had.
+        OSError: If the port is not available.
+    """
+    return socket.create_server((_ADDRESS, port))
+
+
+@contextmanager
+def serving(trained: TrainedModel, listener: socket.socket) -> Iterator[str]:
+    """Serve the page of a model while the context lasts, and yield its address.
+
+    The model has answered once by then, so that a backend has nothing left to compile.
     """
     answer(trained, png(255 * np.eye(100, dtype=np.uint8)[..., np.newaxis]))
-    return _Server(port, trained)
+    port = listener.getsockname()[1]
+    config = uvicorn.Config(
+        _application(trained, port),
+        http="h11",
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        headers=list(_HEADERS.items()),
+        # A drawing asks ten times a second, and anybody may send nonsense: only faults are said.
+        log_config=None,
+        log_level="error",
+        access_log=False,
+    )
+    server = uvicorn.Server(config)
+    # Outside the main thread, uvicorn leaves Ctrl-C and SIGTERM to the program.
+    thread = threading.Thread(target=server.run, args=[[listener]], daemon=True)
+    thread.start()
+    try:
+        yield f"http://{_ADDRESS}:{port}/"
+    finally:
+        server.should_exit = True
+        thread.join(1)  # A client that stalls does not delay the end.
 
 
-class _Server(ThreadingHTTPServer):
-    """The model, and the lock that lets one thread at a time call it."""
+def _application(trained: TrainedModel, port: int) -> ASGIApp:
+    """Return the page, the model's description and its answers, for requests of the page alone."""
 
-    def __init__(self, port: int, trained: TrainedModel):
-        super().__init__((_ADDRESS, port), _Handler)
-        self.trained, self.lock = trained, threading.Lock()
-        end = f":{self.server_port}" if self.server_port != 80 else ""
-        self.hosts = (f"{_ADDRESS}{end}", f"localhost{end}")
-
-    def server_bind(self) -> None:
-        # HTTPServer's own asks the network what this machine is called.
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # a page that was closed
-            super().handle_error(request, client_address)
-
-
-class _Refusal(Exception):  # noqa: N818 (an answer, not an error)
-    """A request that is answered by a status and a reason."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """One request, one answer; the connection then closes."""
-
-    server: _Server
-    server_version, sys_version = "mnist-keras", ""
-    # Not 0.9, whose refusals have no status.
-    default_request_version = "HTTP/1.0"
-    timeout = _SECONDS
-
-    def handle(self) -> None:
-        # `timeout` bounds each wait, this all of them: some clients send a byte at a time.
-        end = threading.Timer(_SECONDS, self._stop_reading)
-        end.daemon = True
-        end.start()
-        try:
-            super().handle()
-        finally:
-            end.cancel()
-
-    def _stop_reading(self) -> None:
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RD)
-
-    def do_GET(self) -> None:
-        try:
-            self._check()
-            if self.path == "/":
-                self._send_page()
-            elif self.path == "/model":
-                self._send_json(200, description(self.server.trained))
-            else:
-                content = self._body()
-                with self.server.lock:
-                    found = answer(self.server.trained, content)
-                self._send_json(200, found)
-        except BadImageError as error:
-            self.send_error(422, str(error) or KINDS[error.kind].title)
-        except _Refusal as refusal:
-            self.send_error(*refusal.args)
-
-    do_POST = do_GET  # noqa: N815 (named by http.server)
-
-    def _check(self) -> None:
-        """Refuse what the page does not send, other pages' requests above all."""
-        hosts, ours = self.headers.get_all("Host", []), self.server.hosts
-        # A name of someone else's that leads here (DNS rebinding) would be a way in.
-        if len(hosts) != 1 or hosts[0].lower() not in ours:
-            raise _Refusal(403, "this host is not served")
-        if any(
-            o not in {f"http://{our}" for our in ours} for o in self.headers.get_all("Origin", [])
-        ):
-            raise _Refusal(403, "this origin is not served")
-        if self.path not in _PATHS:
-            raise _Refusal(404, "no such page")
-        if self.command != _PATHS[self.path]:
-            raise _Refusal(405, f"{self.path} takes {_PATHS[self.path]} alone")
-
-    def _body(self) -> bytes:
-        lengths = self.headers.get_all("Content-Length", [])
-        if not lengths:
-            raise _Refusal(411, "Content-Length is required")
-        if len(lengths) > 1 or not re.fullmatch("[0-9]+", lengths[0]):
-            raise _Refusal(400, "Content-Length is not a number")
-        if len(lengths[0]) > 20 or int(lengths[0]) > _MOST_BYTES:
-            raise _Refusal(413, f"at most {_MOST_BYTES:,} bytes")
-        content = self.rfile.read(int(lengths[0]))
-        if len(content) < int(lengths[0]):
-            raise _Refusal(400, "the body is shorter than its Content-Length")
-        return content
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer with one line of JSON, also where http.server itself refuses."""
-        self._send_json(code, {"reason": message or HTTPStatus(code).phrase})
-
-    def _send_json(self, status: int, document: dict[str, Any]) -> None:
-        self._send(status, "application/json", json.dumps(document) + "\n")
-
-    def _send_page(self) -> None:
-        page = resources.files("mnist_keras.inference").joinpath("demo.html").read_text("utf-8")
+    async def page(request: Request) -> Response:
+        text = resources.files("mnist_keras.inference").joinpath("demo.html").read_text("utf-8")
         nonce = secrets.token_urlsafe(16)
-        policy = _PAGE_POLICY.replace("NONCE", nonce)
-        self._send(200, "text/html", page.replace("NONCE", nonce), policy)
+        policy = {"Content-Security-Policy": _PAGE_POLICY.replace("NONCE", nonce)}
+        return HTMLResponse(text.replace("NONCE", nonce), headers=policy)
 
-    def _send(self, status: int, kind: str, text: str, policy: str = _POLICY) -> None:
-        body = text.encode()
-        headers = _HEADERS | {
-            "Content-Type": f"{kind}; charset=utf-8",
-            "Content-Length": str(len(body)),
-            "Content-Security-Policy": policy,
-        }
-        if status == 405:
-            headers["Allow"] = _PATHS[self.path]
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+    async def model(request: Request) -> Response:
+        return _json(200, description(trained))
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: a drawing asks ten times a second."""
+    async def classify(request: Request) -> Response:
+        content = await _body(request)
+        try:  # Without a wait, so that the model makes one answer at a time.
+            return _json(200, answer(trained, content))
+        except BadImageError as error:
+            return _json(422, {"reason": str(error) or KINDS[error.kind].title})
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _json(error.status_code, {"reason": error.detail}, error.headers)
+
+    served = Starlette(
+        routes=[
+            Route("/", page),
+            Route("/model", model),
+            Route("/predict", classify, methods=["POST"]),
+        ],
+        exception_handlers={HTTPException: refuse},
+    )
+    served.router.redirect_slashes = False
+    end = f":{port}" if port != 80 else ""
+    ours = {f"{_ADDRESS}{end}", f"localhost{end}"}
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        headers, app = Headers(scope=scope), served
+        # Another site may send a browser here under a name of its own (DNS rebinding) ...
+        if {host.lower() for host in headers.getlist("host")} - ours or "host" not in headers:
+            app = _json(403, {"reason": "this host is not served"})
+        # ... or post to us from its own page.
+        elif set(headers.getlist("origin")) - {f"http://{our}" for our in ours}:
+            app = _json(403, {"reason": "this origin is not served"})
+        await app(scope, receive, send)
+
+    return guarded
+
+
+async def _body(request: Request) -> bytes:
+    length = request.headers.get("content-length")
+    if length is None or "transfer-encoding" in request.headers:
+        raise HTTPException(411, "Content-Length is required")
+    if int(length) > _MOST_BYTES:  # h11 has checked that it is a number
+        raise HTTPException(413, f"at most {_MOST_BYTES:,} bytes")
+    try:
+        async with asyncio.timeout(_SECONDS):
+            return await request.body()
+    except TimeoutError as error:
+        raise HTTPException(408, f"the body took more than {_SECONDS:.0f} s") from error
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the body is shorter than its Content-Length") from error
+
+
+def _json(
+    status: int, document: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> Response:
+    headers = {"Content-Security-Policy": _POLICY, **(headers or {})}
+    return Response(json.dumps(document) + "\n", status, headers, "application/json")
