@@ -179,7 +179,7 @@ def png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-# At most this many classes, images of each, and pixels a side of each image.
+# At most this many classes, images of each, and pixels per side of an image.
 _CLASSES, _IMAGES, _SIDE = 20, 8, 64
 
 

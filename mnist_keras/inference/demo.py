@@ -20,7 +20,8 @@ import numpy as np
 
 from mnist_keras._foundations.backends import BackendError
 from mnist_keras._foundations.files import escaped
-from mnist_keras.datasets.image_folder.decoding import BadImageError, ColorMode, decode
+from mnist_keras.datasets.choices import ColorMode
+from mnist_keras.datasets.image_folder.decoding import BadImageError, decode
 from mnist_keras.datasets.image_folder.findings import KINDS
 from mnist_keras.datasets.images import png
 from mnist_keras.explanations.maps import convolutions, hires_cam, occlusion

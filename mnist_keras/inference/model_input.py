@@ -6,7 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from mnist_keras.datasets.image_folder.decoding import CHANNELS, ColorMode, resize
+from mnist_keras.datasets.choices import ColorMode
+from mnist_keras.datasets.image_folder.decoding import CHANNELS, resize
 from mnist_keras.datasets.image_folder.reading import ImageForm
 from mnist_keras.datasets.images import Images
 
