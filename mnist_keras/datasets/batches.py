@@ -60,12 +60,13 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
-        chosen = self._chosen(index)
-        x = self.x[chosen].astype("float32")
+        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        x = self.images_at(chosen)
         return x if self.y is None else (x, self.y[chosen])
 
-    def _chosen(self, index: int) -> np.ndarray:
-        return self.order[index * self.batch_size : (index + 1) * self.batch_size]
+    def images_at(self, chosen: np.ndarray) -> np.ndarray:
+        """Return what a batch holds of the images at these indices of `x`."""
+        return self.x[chosen].astype("float32")
 
     def __iter__(self) -> Iterator[Any]:
         for index in range(len(self)):
@@ -184,20 +185,17 @@ class WarpedBatches(Batches):
         following = range(index + 1, min(index + 1 + 2 * self.threads, len(self)))
         if following:
             self._pool = self._pool or ThreadPoolExecutor(self.threads, "warps")
-            self._ahead = {
-                i: self._ahead.get(i) or self._pool.submit(self._batch, i) for i in following
-            }
-        batch = asked.result() if asked else self._batch(index)
+            make = super().__getitem__
+            self._ahead = {i: self._ahead.get(i) or self._pool.submit(make, i) for i in following}
+        batch = asked.result() if asked else super().__getitem__(index)
         if index == len(self) - 1:
             self._stop()
         return batch
 
-    def _batch(self, index: int) -> Any:
-        batch = super().__getitem__(index)
-        x = batch if self.y is None else batch[0]
-        ids = self.ids[self._chosen(index)]
-        views = warp(x / 255, ids, self.epoch, self.seed, self.strength)
-        return views if self.y is None else (views, batch[1])
+    def images_at(self, chosen: np.ndarray) -> np.ndarray:
+        """Return views of the images at these indices of `x`."""
+        images = super().images_at(chosen) / 255
+        return warp(images, self.ids[chosen], self.epoch, self.seed, self.strength)
 
     def set_epoch(self, epoch: int) -> None:
         """Take the order and the views of an epoch, counted from 0."""

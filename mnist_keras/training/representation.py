@@ -88,8 +88,8 @@ class PairedViews(WarpedBatches):
     def __len__(self) -> int:
         return len(self.x) // self.batch_size
 
-    def _batch(self, index: int) -> np.ndarray:
-        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+    def images_at(self, chosen: np.ndarray) -> np.ndarray:
+        """Return two views of each of the images at these indices of `x`."""
         images, ids = self.x[chosen].astype("float32") / 255, self.ids[chosen]
         views = [
             warp(images, ids, 2 * self.epoch + view, self.seed, self.strength) for view in (0, 1)
