@@ -104,7 +104,7 @@ def test_check_of_a_clean_folder(invoke, two_classes):
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
         f"{two_classes}: 8 images, 8 of them usable, in 2 classes",
-        *("  a: 4", "  b: 4", "", "Nothing stands against using it."),
+        *("  a: 4", "  b: 4", "", "It can be used."),
     ]
 
 

@@ -65,6 +65,8 @@ def test_list_names_every_experiment(invoke):
         "representation",
     ]
     assert "(section 3.4): cross entropy, focal loss" in lines[2]
+    schema = json.loads(invoke("list", "--schema").output)
+    assert {"title", "arms", "claims", "settings"} <= set(schema["properties"])
 
 
 def test_dry_run_shows_the_plan_and_trains_nothing(invoke, tmp_path):
@@ -220,7 +222,7 @@ def test_wrong_input_is_one_line(case, invoke, short, tmp_path):
             tmp_path / "images" / name / "good.png"
         )
     shutil.copytree(tmp_path / "images", tmp_path / "few")
-    (tmp_path / "images" / "b" / "bad.png").write_text("no image")
+    (tmp_path / "images" / "b" / "bad.png").write_text("not an image")
     (tmp_path / "idx").mkdir()
     for name in ("images-idx3", "labels-idx1"):
         (tmp_path / "idx" / f"t10k-{name}-ubyte").write_bytes(b"<html>")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mnist_keras.cli.processes import divide, work
+from mnist_keras.experiments.run import divide, work
 from mnist_keras.experiments.results_folder import ResultsFolder
 
 EXPERIMENT = """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mnist_keras.cli.options import NamedPath, max_files_option, number, word
+from mnist_keras.cli import options
 from mnist_keras.cli.progress import reading
 from mnist_keras.datasets.choices import ColorMode
 
@@ -21,17 +21,17 @@ _SHOWN = 10
 
 
 @click.command()
-@click.argument("path", metavar="DIR", type=NamedPath(path_type=Path))
-@word("--format", ("text", "json"), "text", "How to print it; json lists every finding.")
-@number(
+@click.argument("path", metavar="DIR", type=options.NamedPath(path_type=Path))
+@options.word("--format", ("text", "json"), "text", "How to print it; json lists every finding.")
+@options.number(
     "--per-class",
     None,
     "Ask for N images of each class; classes may then be of different sizes.",
     2,
     metavar="N",
 )
-@word("--color-mode", ColorMode, "rgb", "The channels that the images are read in.")
-@max_files_option
+@options.word("--color-mode", ColorMode, "rgb", "The channels that the images are read in.")
+@options.max_files
 def check(
     path: Path,
     format: str,

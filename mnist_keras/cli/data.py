@@ -4,25 +4,20 @@ from pathlib import Path
 
 import click
 
-from mnist_keras.cli.options import (
-    backend_option,
-    idx_option,
-    number,
-    per_class_option,
-    use_backend,
-    word,
-)
+from mnist_keras.cli import options
 from mnist_keras.datasets.choices import SOURCES
 
 
 @click.command()
 @click.argument("source", type=click.Choice(list(SOURCES)))
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
-@idx_option
-@per_class_option
-@number("--seed", 0, "Decides which images are drawn.")
-@word("--channels", ("1", "3"), "1", "Write gray PNGs, or the same values in three channels.")
-@backend_option
+@options.idx
+@options.per_class
+@options.number("--seed", 0, "Decides which images are drawn.")
+@options.word(
+    "--channels", ("1", "3"), "1", "Write gray PNGs, or the same values in three channels."
+)
+@options.backend
 def data(
     source: str,
     directory: Path,
@@ -40,7 +35,7 @@ def data(
     from mnist_keras.datasets import sources
 
     if source != "digits" and idx is None:
-        use_backend(backend)
+        options.use_backend(backend)
     images = sources.load(source, idx, int(channels))
     train, heldout = sources.write_folders(images, directory, per_class, seed)
     click.echo(f"{images.name}: wrote {train} and {heldout}")

@@ -6,14 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mnist_keras.cli.options import (
-    folder_option,
-    idx_option,
-    max_files_option,
-    number,
-    on_bad_option,
-    word,
-)
+from mnist_keras.cli import options
 from mnist_keras.cli.progress import reading
 from mnist_keras.datasets.choices import PER_CLASS, SOURCES, Cache
 
@@ -22,20 +15,20 @@ if TYPE_CHECKING:
     from mnist_keras.training.data import SeedImages
 
 _OPTIONS = (
-    folder_option(
+    options.folder(
         "--data",
         "Your images: class folders with or without heldout/, train/ and test/, what `data` "
         "wrote, IDX files, or an .npz file with Keras's keys.",
         "directory",
     ),
-    word(
+    options.word(
         "--source",
         tuple(SOURCES),
         None,
         "Draw from this source. Default: mnist, or digits where MNIST is not available.",
     ),
-    idx_option,
-    number(
+    options.idx,
+    options.number(
         "--per-class",
         None,
         f"Draw N images of each class; the others are held out. Default: {PER_CLASS} of a source, "
@@ -43,15 +36,15 @@ _OPTIONS = (
         2,
         metavar="N",
     ),
-    on_bad_option,
-    word(
+    options.on_bad,
+    options.word(
         "--cache",
         Cache,
         None,
         "Where the images of --data are kept; none decodes them for each batch. Default: memory "
         "up to 1 GiB, then disk.",
     ),
-    max_files_option,
+    options.max_files,
     click.option(
         "--split",
         type=click.Path(path_type=Path),

@@ -9,13 +9,13 @@ from typing import Any
 import click
 
 from mnist_keras.cli.data_options import seed_images
-from mnist_keras.cli.options import NamedPath, backend_option, use_backend
+from mnist_keras.cli import options
 from mnist_keras.cli.progress import progress
 from mnist_keras.cli.train import metric_lines
 
 
 @click.command()
-@click.argument("model", type=NamedPath(path_type=Path), required=False)
+@click.argument("model", type=options.NamedPath(path_type=Path), required=False)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -24,7 +24,7 @@ from mnist_keras.cli.train import metric_lines
     help="Port of the page's address; 0 takes any free one.",
 )
 @click.option("--no-browser", is_flag=True, help="Print the address without opening a browser.")
-@backend_option
+@options.backend
 def demo(model: Path | None, port: int, no_browser: bool, backend: str | None) -> None:
     """Draw a digit and see at once what a model makes of it.
 
@@ -34,7 +34,7 @@ def demo(model: Path | None, port: int, no_browser: bool, backend: str | None) -
     The page shows the class, the probabilities of all classes, the drawing as the model takes it,
     and what in the drawing speaks for the class. It is served to this machine alone, until Ctrl-C.
     """
-    use_backend(backend)
+    options.use_backend(backend)
     from mnist_keras.inference.demo import listen, serving
 
     try:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,30 +16,24 @@ from mnist_keras.cli.options import (
     model_argument,
     on_bad_option,
     use_backend,
+    word,
 )
 from mnist_keras.cli.progress import reading
 
 if TYPE_CHECKING:
-    from mnist_keras.datasets.images import LabeledImages
     from mnist_keras.inference.evaluation import Evaluation
 
 
 @click.command()
 @model_argument
 @directory_argument
-@click.option(
-    "--format",
-    "format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-)
+@word("--format", ("text", "json"), "text", "How the scores are printed.")
 @click.option(
     "-o",
     "--output",
     type=NamedPath(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Write evaluation.json, and reliability and confusion as PNG and SVG.",
+    help="Write evaluation.json, and the reliability diagram and confusion matrix as PNG and SVG.",
 )
 @click.option("--unseen", is_flag=True, help="Leave out images that the model was trained on.")
 @on_bad_option
@@ -52,27 +45,34 @@ def evaluate(
     format: str,
     output: Path | None,
     unseen: bool,
-    on_bad: Any,
-    max_files: int,
     backend: str | None,
+    **options: Any,
 ) -> None:
-    """Score a model on labeled images, with intervals, by class, and for calibration.
+    """Score a model on labeled images, with intervals, for each class, and for calibration.
 
-    DIR is whatever `run --data` takes, of the model's classes; of one with held-out images these
-    are taken. Images that the model was trained on are counted: they say nothing about new ones.
+    DIR is whatever `run --data` takes, with the model's classes. If it has held-out images, only
+    they are scored. Images that the model was trained on are counted: they say nothing about new
+    ones.
     """
     use_backend(backend)
+    from mnist_keras._foundations.files import write
+    from mnist_keras._foundations.pictures import write_picture
     from mnist_keras.inference import evaluation
     from mnist_keras.inference.classification import labeled_images
+    from mnist_keras.inference.figures import evaluation_pictures
     from mnist_keras.inference.model_file import load_model
     from mnist_keras.models.prediction import predict, softmax
 
     trained = load_model(model)
     with reading() as progress:
-        images = labeled_images(
-            directory, trained.card, on_bad=on_bad, max_files=max_files, progress=progress
+        images = labeled_images(directory, trained.card, progress=progress, **options)
+    images, seen = evaluation.split_seen(images, trained.card.trained_on, unseen)
+    if seen:
+        click.echo(
+            f"The model was trained on {seen:,} of these {len(images):,} images: the numbers "
+            "flatter it. --unseen leaves them out.",
+            err=True,
         )
-    images, seen = _split_seen(images, trained.card.trained_on, unseen)
     probabilities = softmax(predict(trained.model, images.images))
     found = evaluation.evaluate(probabilities, images.labels, images.class_names)
     document = {
@@ -80,77 +80,59 @@ def evaluate(
         "data": images.name,
         "data_fingerprint": images.fingerprint,
         "trained_on": seen,
-        **_as_json(found),
+        **evaluation.as_document(found),
     }
+    text = json.dumps(document, indent=1)
     if output:
-        _write(output, document, found, images)
-    if format == "json":
-        click.echo(json.dumps(document, indent=1))
-    else:
-        click.echo(f"{model} on {images.name}, n = {found.n:,}")
-        for line in _lines(found):
-            click.echo(line)
-
-
-def _split_seen(
-    images: "LabeledImages", trained_on: Any, unseen: bool
-) -> "tuple[LabeledImages, int]":
-    """Return the images to score, and how many of them the model was trained on; say so."""
-    import numpy as np
-
-    from mnist_keras.datasets.images import DataError
-
-    known = np.isin(images.fingerprints, trained_on)
-    if unseen:
-        images, known = images.take(np.flatnonzero(~known)), known[~known]
-        if not len(images):
-            raise DataError(f"{images.name}: the model was trained on all of these images")
-    elif known.any():
-        click.echo(
-            f"The model was trained on {known.sum():,} of these {len(images):,} images: the "
-            "numbers flatter it. --unseen leaves them out.",
-            err=True,
-        )
-    return images, int(known.sum())
+        make_folder(output)
+        for picture in evaluation_pictures(found, f"{model} on {images.name}"):
+            write_picture(output, picture)
+        write(output / "evaluation.json", f"{text}\n".encode())
+    if format == "text":
+        text = "\n".join([f"{model} on {images.name}, n = {found.n:,}", *_lines(found)])
+    click.echo(text)
 
 
 def _lines(found: "Evaluation") -> Iterator[str]:
-    from mnist_keras._foundations.texts import markdown_table
+    from mnist_keras._foundations.texts import markdown_table, percent
+
+    def scored(
+        name: str, value: float, bounds: tuple[float, float] | None, digits: int = 4
+    ) -> list[str]:
+        interval = "[{:.{d}f}, {:.{d}f}]".format(*bounds, d=digits) if bounds else ""
+        return [name, f"{value:.{digits}f}", interval]
 
     low, high = found.accuracy_interval
-    rows = [
-        ["accuracy, %", f"{100 * found.accuracy:.2f}", f"[{100 * low:.2f}, {100 * high:.2f}]"],
-        _scored("negative log-likelihood", found.negative_log_likelihood,
-                found.negative_log_likelihood_interval),
-        _scored("Brier score", found.brier, found.brier_interval),
-        ["expected calibration error, %", f"{100 * found.calibration_error:.2f}", ""],
-        ["confidence less accuracy, points", f"{100 * found.overconfidence:+.2f}", ""],
-    ]  # fmt: skip
     yield ""
-    yield from markdown_table([["", "measured", "95 % interval"], *rows])
-    yield ""
-    header = ["class", "images", "precision, %", "recall, %"]
     yield from markdown_table(
-        [header]
-        + [
-            [
-                score.name,
-                f"{score.n:,}",
-                _percent(score.precision, score.precision_interval),
-                _percent(score.recall, score.recall_interval),
-            ]
-            for score in found.classes
+        [
+            ["", "measured", "95 % interval"],
+            scored("accuracy, %", 100 * found.accuracy, (100 * low, 100 * high), 2),
+            scored("negative log-likelihood", found.negative_log_likelihood,
+                   found.negative_log_likelihood_interval),
+            scored("Brier score", found.brier, found.brier_interval),
+            ["expected calibration error, %", f"{100 * found.calibration_error:.2f}", ""],
+            ["confidence minus accuracy, points", f"{100 * found.overconfidence:+.2f}", ""],
         ]
-    )
-    names = [score.name for score in found.classes]
-    yield "\nConfusion: images of each class, by line, given each class, by column."
+    )  # fmt: skip
+
+    def share(value: float, bounds: tuple[float, float] | None) -> str:
+        return percent(value, bounds) if bounds else "–"
+
     yield ""
     yield from markdown_table(
-        [["", *names]]
-        + [[n, *map(str, line)] for n, line in zip(names, found.confusion.tolist(), strict=True)]
-    )
-    yield "\nReliability: how often images of a confidence are right."
-    yield ""
+        [["class", "images", "precision, %", "recall, %"]]
+        + [
+            [c.name, f"{c.n:,}", share(c.precision, c.precision_interval),
+             share(c.recall, c.recall_interval)]
+            for c in found.classes
+        ]
+    )  # fmt: skip
+    names = [score.name for score in found.classes]
+    yield "\nConfusion: images of each class (row) that were given each class (column).\n"
+    rows = zip(names, found.confusion.tolist(), strict=True)
+    yield from markdown_table([["", *names], *([name, *map(str, row)] for name, row in rows)])
+    yield "\nReliability: how often answers of a confidence are right.\n"
     yield from markdown_table(
         [["confidence", "images", "mean confidence", "accuracy"]]
         + [
@@ -159,46 +141,3 @@ def _lines(found: "Evaluation") -> Iterator[str]:
             if b.n
         ]
     )
-
-
-def _scored(name: str, value: float, bounds: tuple[float, float] | None) -> list[str]:
-    return [name, f"{value:.4f}", f"[{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else ""]
-
-
-def _percent(share: float, bounds: tuple[float, float] | None) -> str:
-    from mnist_keras._foundations.texts import percent
-
-    if bounds is None:
-        return "–"
-    return percent(share, bounds)
-
-
-def _as_json(found: "Evaluation") -> dict[str, Any]:
-    """Return plain values; what is not a number is null."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(inner) for key, inner in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(inner) for inner in value]
-        return None if value != value else value  # only NaN differs from itself
-
-    return plain({**asdict(found), "confusion": found.confusion.tolist()})
-
-
-def _write(
-    folder: Path, document: dict[str, Any], found: "Evaluation", images: "LabeledImages"
-) -> None:
-    from mnist_keras._foundations.files import write
-    from mnist_keras._foundations.pictures import Picture, plain_names, write_picture
-    from mnist_keras.inference import figures as model_figures
-
-    make_folder(folder)
-    with plain_names():
-        title = f"{document['model']} on {images.name}"
-        for name, figure in (
-            ("reliability", model_figures.reliability_figure(found, title)),
-            ("confusion", model_figures.confusion_figure(found, images.class_names, title)),
-        ):
-            write_picture(folder, Picture(name, title, figure))
-    write(folder / "evaluation.json", (json.dumps(document, indent=1) + "\n").encode())

@@ -12,6 +12,7 @@ from mnist_keras.cli.options import (
     make_folder,
     max_files_option,
     model_argument,
+    number,
     on_bad_option,
     use_backend,
 )
@@ -28,35 +29,25 @@ from mnist_keras.cli.progress import reading
     default=Path("results/explanations"),
     show_default=True,
     metavar="FOLDER",
-    help="For the pictures and their page. As `explanations` in a folder of `run`, the report "
-    "there shows them, too.",
+    help="Folder for the pictures and their page. The report of a folder of `run` shows them, too, "
+    "if they lie in its `explanations`.",
 )
 @click.option(
     "--layer",
     "layers",
     multiple=True,
     metavar="NAME",
-    help="Convolution for the maps; may be given more than once. Default: the last.",
+    help="Convolution whose maps are drawn; may be given more than once. Default: the last one.",
 )
 @click.option(
-    "--class", "class_name", metavar="NAME", help="Draw maps for it. Default: the predicted one."
+    "--class",
+    "class_name",
+    metavar="NAME",
+    help="Class that the maps explain. Default: the one predicted for each image.",
 )
-@click.option(
-    "--images",
-    "count",
-    type=click.IntRange(min=1, max=100),
-    default=10,
-    show_default=True,
-    help="Images in the strip of maps.",
-)
-@click.option(
-    "--embed",
-    type=click.IntRange(min=10),
-    default=1000,
-    show_default=True,
-    help="Images on the maps of t-SNE, at most.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@number("--images", 10, "Images in the strip of maps.", 1, most=100)
+@number("--embed", 1000, "Largest number of images in the t-SNE plots.", 10)
+@number("--seed", 0, "Decides which images are drawn, and where t-SNE begins.")
 @on_bad_option
 @max_files_option
 @backend_option
@@ -66,58 +57,38 @@ def explain(
     output: Path,
     layers: tuple[str, ...],
     class_name: str | None,
-    count: int,
+    images: int,
     embed: int,
     seed: int,
-    on_bad: Any,
-    max_files: int,
     backend: str | None,
+    **options: Any,
 ) -> None:
     """Draw where a model looks, how it sorts images, and what it gets wrong most confidently.
 
-    DIR holds labeled images, as for `evaluate`. Drawn are HiResCAM, Grad-CAM and occlusion maps,
-    with what erasing the regions they point to does; t-SNE of pixels and of the features before
-    and after training, with the 1-NN score of each; the first layer's filters; and the mistakes
-    the model was surest of. Each picture is written as PNG and SVG, all of them on one page,
-    index.html.
+    DIR holds labeled images, as for `evaluate`. The pictures are: HiResCAM, Grad-CAM and occlusion
+    maps, with the effect of erasing what they point to; t-SNE of pixels and of the features before
+    and after training, with the 1-NN score of each; the first layer's filters; and the most
+    confident mistakes. Each picture is written as PNG and SVG, and one page, index.html, shows all.
     """
     use_backend(backend)
     from mnist_keras._foundations.files import write
-    from mnist_keras._foundations.pictures import read_gallery, write_index, write_picture
-    from mnist_keras.datasets.images import DataError
+    from mnist_keras._foundations.pictures import read_gallery
     from mnist_keras.experiments.report import page
     from mnist_keras.inference import portrait
     from mnist_keras.inference.classification import labeled_images
     from mnist_keras.inference.model_file import load_model
-    from mnist_keras.training.settings import check_word
 
     trained = load_model(model)
-    names = trained.card.class_names
-    if class_name is not None:
-        check_word("class", class_name, names)
-    for layer in layers:
-        check_word("convolution", layer, portrait.convolutions(trained.model) or ["none"])
+    label = portrait.check(trained, layers, class_name)
     with reading() as progress:
-        images = labeled_images(
-            directory, trained.card, on_bad=on_bad, max_files=max_files, progress=progress
-        )
-    if len(images) < 10:
-        raise DataError(f"{directory}: {len(images)} images; pictures need at least 10")
+        labeled = labeled_images(directory, trained.card, progress=progress, **options)
+    drawn = portrait.draw(
+        trained, labeled, layers=layers, label=label, count=images, embedded=embed, seed=seed
+    )
     make_folder(output)
-    captions = {}
-    for picture in portrait.draw(
-        trained,
-        images,
-        layers=layers,
-        label=None if class_name is None else names.index(class_name),
-        count=count,
-        embedded=embed,
-        seed=seed,
-    ):
-        write_picture(output, picture)
-        captions[picture.name] = picture.caption
+    title = f"{model.name} ({trained.card.settings.model}) on {labeled.name}."
+    for picture in portrait.write(output, title, drawn):
         click.echo(f"{output / picture.name}.png: {picture.caption}")
-    write_index(output, f"{model.name} ({trained.card.settings.model}) on {images.name}.", captions)
     gallery = read_gallery(output)
     assert gallery is not None
     write(output / "index.html", page.gallery_html(gallery).encode())

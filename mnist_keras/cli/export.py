@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from mnist_keras.cli.options import NamedPath, backend_option, model_argument, use_backend
+from mnist_keras.cli import options
 
 
 @click.command()
-@model_argument
+@options.model
 @click.option(
     "--format",
     "format",
@@ -19,12 +19,12 @@ from mnist_keras.cli.options import NamedPath, backend_option, model_argument, u
 @click.option(
     "-o",
     "--output",
-    type=NamedPath(path_type=Path),
+    type=options.NamedPath(path_type=Path),
     metavar="PATH",
     help="Default: the model's name with the suffix of the format.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
-@backend_option
+@options.backend
 def export(
     model: Path, format: str, output: Path | None, overwrite: bool, backend: str | None
 ) -> None:
@@ -34,7 +34,7 @@ def export(
     may have been trained on any backend. The exported model takes batches of any size of images
     with values in 0…1, channels last, and gives logits.
     """
-    use_backend(backend)
+    options.use_backend(backend)
     import keras
 
     import mnist_keras.inference.export as runtimes

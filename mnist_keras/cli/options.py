@@ -58,63 +58,60 @@ def number(
 
 
 def word(flag: str, words: Any, default: str | None, help: str) -> Callable[..., Any]:
-    """Return an option that takes one of the words of a sequence, of a `Literal` or of its place."""
-    kind: Any = (
-        LazyChoice(words) if isinstance(words, str) else click.Choice(get_args(words) or words)
-    )
+    """Return an option that takes a word of a sequence, of a `Literal` or of a `LazyChoice`."""
+    kind: Any = LazyChoice(words) if isinstance(words, str) else None
+    kind = kind or click.Choice(get_args(words) or words)
     name = flag.removeprefix("--").replace("-", "_")
     shown = default is not None
     return click.option(flag, name, type=kind, default=default, show_default=shown, help=help)
 
 
-def folder_option(flag: str, help: str, *names: str, **others: Any) -> Callable[..., Any]:
+def folder(flag: str, help: str, *names: str, **others: Any) -> Callable[..., Any]:
     """Return an option that takes a folder that has a name."""
     return click.option(
         flag, *names, type=NamedPath(path_type=Path), metavar="DIR", help=help, **others
     )
 
 
-model_argument = click.argument("model", type=NamedPath(path_type=Path))
-directory_argument = click.argument("directory", metavar="DIR", type=NamedPath(path_type=Path))
-backend_option = click.option(
+model = click.argument("model", type=NamedPath(path_type=Path))
+directory = click.argument("directory", metavar="DIR", type=NamedPath(path_type=Path))
+backend = click.option(
     "--backend",
     metavar="NAME",
     help="jax, tensorflow or torch. Default: KERAS_BACKEND, else the first installed.",
 )
-idx_option = click.option(
+idx = click.option(
     "--idx",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Folder with the original IDX files (train and/or t10k, gzipped or not).",
 )
-per_class_option = number("--per-class", PER_CLASS, "Images drawn from each class.", 2)
-max_files_option = number(
+per_class = number("--per-class", PER_CLASS, "Images drawn from each class.", 2)
+max_files = number(
     "--max-files", MAX_FILES, "Files beyond which a folder is taken for the wrong one.", 1
 )
-invert_option = word(
+invert = word(
     "--invert",
     "mnist_keras.inference.model_input:Invert",
     "auto",
     "Invert levels; auto: where the background is bright and that of the training images is "
     "dark, or the reverse.",
 )
-fit_option = word(
+fit = word(
     "--fit",
     "mnist_keras.inference.model_input:Fit",
     "auto",
     "Images of another size: find the ink and center it as in MNIST, or resize as in "
     "training; auto: ink, unless training images were resized or their backgrounds differ.",
 )
-on_bad_option = word(
+on_bad = word(
     "--on-bad", OnBad, "refuse", "What to do if files cannot be used: stop, or go on without them."
 )
-strict_option = click.option(
-    "--strict", is_flag=True, help="Exit with 5 unless every claim is supported."
-)
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+strict = click.option("--strict", is_flag=True, help="Exit with 5 unless every claim is supported.")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 
 
-def output_option(help: str) -> Callable[..., Any]:
+def output(help: str) -> Callable[..., Any]:
     """Return the option that names the file to write."""
     return click.option(
         "-o",

@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mnist_keras.cli.options import (
-    backend_option,
-    fit_option,
-    invert_option,
-    max_files_option,
-    model_argument,
-    use_backend,
-)
+from mnist_keras.cli import options
 
 if TYPE_CHECKING:
     from mnist_keras.inference.classification import Classified, ImageSource
@@ -26,7 +19,7 @@ _COLUMNS = ("file", "class", "probability", "runner_up", "runner_up_probability"
 
 
 @click.command()
-@model_argument
+@options.model
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|-…")
 @click.option(
     "--format",
@@ -35,10 +28,10 @@ _COLUMNS = ("file", "class", "probability", "runner_up", "runner_up_probability"
     default="table",
     show_default=True,
 )
-@invert_option
-@fit_option
-@max_files_option
-@backend_option
+@options.invert
+@options.fit
+@options.max_files
+@options.backend
 def predict(
     model: Path,
     images: tuple[str, ...],
@@ -58,7 +51,7 @@ def predict(
     paper, the sign is taken off its background and centerd as in MNIST (--fit). An image whose background
     is bright where the training images' is dark is inverted, and the reverse (--invert).
     """
-    use_backend(backend)
+    options.use_backend(backend)
     from mnist_keras.datasets.image_folder.decoding import read_stream
     from mnist_keras.inference.classification import ImageSource, classify, image_files
     from mnist_keras.inference.model_file import load_model

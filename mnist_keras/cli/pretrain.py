@@ -6,40 +6,29 @@ from typing import Any
 import click
 
 from mnist_keras.cli.data_options import unlabeled_images
-from mnist_keras.cli.options import (
-    backend_option,
-    check_output,
-    directory_argument,
-    max_files_option,
-    number,
-    on_bad_option,
-    output_option,
-    overwrite_option,
-    use_backend,
-    word,
-)
+from mnist_keras.cli import options
 from mnist_keras.cli.progress import progress
 
 
 @click.command()
-@directory_argument
-@output_option("The file that is written: the encoder with its card.")
-@overwrite_option
-@word(
+@options.directory
+@options.output("The file that is written: the encoder with its card.")
+@options.overwrite
+@options.word(
     "--method",
     "mnist_keras.training.settings:Pretraining",
     "vicreg",
     "What two views of an image should have in common.",
 )
-@number("--epochs", 30, "How often each image is seen.", 1)
-@number("--width", 16, "Channels of the first convolution.", 1, most=1024)
+@options.number("--epochs", 30, "How often each image is seen.", 1)
+@options.number("--width", 16, "Channels of the first convolution.", 1, most=1024)
 @click.option(
     "--grayscale", is_flag=True, help="Read one channel, not three; `train --data` reads three."
 )
-@number("--seed", 0, "Decides initial weights, order and views.")
-@on_bad_option
-@max_files_option
-@backend_option
+@options.number("--seed", 0, "Decides initial weights, order and views.")
+@options.on_bad
+@options.max_files
+@options.backend
 def pretrain(
     directory: Path,
     output: Path,
@@ -59,8 +48,8 @@ def pretrain(
     `mnist-keras train --from FILE.keras` goes on with few labeled images. Images are brought to
     28×28 in three channels.
     """
-    check_output(output, overwrite)
-    use_backend(backend)
+    options.check_output(output, overwrite)
+    options.use_backend(backend)
     from mnist_keras.datasets.image_folder.reading import ImageForm
     from mnist_keras.inference.model_file import save_model
     from mnist_keras.inference.trained_model import pretrain_encoder

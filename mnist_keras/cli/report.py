@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mnist_keras.cli.options import strict_option, word
+from mnist_keras.cli import options
 
 if TYPE_CHECKING:
     from mnist_keras.experiments.report.rows import Results
@@ -17,8 +17,8 @@ _FILES = {"csv": "tables.csv", "json": "tables.json", "latex": "tables.tex", "ht
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@word("--format", ("text", *_FILES), "text", "What to print; all forms are written to DIR.")
-@strict_option
+@options.word("--format", ("text", *_FILES), "text", "What to print; all forms are written to DIR.")
+@options.strict
 def report(directory: Path, format: str, strict: bool) -> None:
     """Make everything below DIR (what `run --output DIR` wrote) anew from its records.
 

@@ -10,7 +10,7 @@ import click
 
 from mnist_keras.cli.compare import print_comparison
 from mnist_keras.cli.data_options import check_data_options, data_options, seed_images
-from mnist_keras.cli.options import number, strict_option, use_backend
+from mnist_keras.cli import options
 from mnist_keras.cli.progress import progress
 from mnist_keras.cli.report import finish, print_report
 
@@ -47,8 +47,10 @@ def _again(*options: str) -> list[str]:
     metavar="FILE",
     help="Write which images are trained on, tested on and held out, by file and by content.",
 )
-@number("--seeds", 3, "Number of seeds; each draws, splits, initializes and shuffles anew.", 1)
-@number("--first-seed", 0, "The first seed; the others follow it.")
+@options.number(
+    "--seeds", 3, "Number of seeds; each draws, splits, initializes and shuffles anew.", 1
+)
+@options.number("--first-seed", 0, "The first seed; the others follow it.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -56,10 +58,12 @@ def _again(*options: str) -> list[str]:
     show_default=True,
     help="Folder for the records, tables and figures.",
 )
-@number("--jobs", 1, "Train in this many processes, with the cores divided between them.", 1)
+@options.number(
+    "--jobs", 1, "Train in this many processes, with the cores divided between them.", 1
+)
 @click.option("--only", hidden=True)  # what a process of --jobs is told
 @click.option("--cores", hidden=True)
-@strict_option
+@options.strict
 @click.option("--dry-run", is_flag=True, help="Show the plan and its cost, and stop.")
 @click.option(
     "--backend",
@@ -111,16 +115,16 @@ def run(
     folder = ResultsFolder(output)
     if only and cores:
         pin(_numbers(cores))
-        use_backend(backend)
+        options.use_backend(backend)
         images = seed_images(**data)
         written = folder.read_plan()
-        own = [written.runs[number] for number in _numbers(only)]
+        own = [written.runs[options.number] for options.number in _numbers(only)]
         runs = [run for run in missing_runs(written, folder) if run in own]
         with progress(runs) as show:
             train_runs(runs, folder, images.of, show)
         return
 
-    use_backend(backend)
+    options.use_backend(backend)
     failed: list[str] = []
     with folder.writing() as interrupted:
         if interrupted:
@@ -182,10 +186,10 @@ def _train_in_processes(
         return subprocess.Popen(_again("--only", only, "--cores", own))
 
     def is_done(number: int) -> bool:
-        return plan.runs[number] in choose(plan, folder.records()[0])
+        return plan.runs[options.number] in choose(plan, folder.records()[0])
 
     failed = work(tasks_of(runs, plan, jobs), jobs, start, is_done)
-    return [plan.runs[number].title for number in failed]
+    return [plan.runs[options.number].title for options.number in failed]
 
 
 def _run_on_every_backend(output: Path) -> None:

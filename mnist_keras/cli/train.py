@@ -12,16 +12,7 @@ from mnist_keras.cli.data_options import (
     seed_images,
     unlabeled_images,
 )
-from mnist_keras.cli.options import (
-    NamedPath,
-    backend_option,
-    check_output,
-    folder_option,
-    number,
-    output_option,
-    overwrite_option,
-    use_backend,
-)
+from mnist_keras.cli import options
 from mnist_keras.cli.progress import progress
 from mnist_keras.cli.settings_options import SettingsCommand
 
@@ -32,8 +23,8 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=SettingsCommand)
-@output_option("The file that is written: the model with its card.")
-@overwrite_option
+@options.output("The file that is written: the model with its card.")
+@options.overwrite
 @click.option(
     "--best",
     is_flag=True,
@@ -42,16 +33,16 @@ if TYPE_CHECKING:
 @click.option(
     "--from",
     "encoder",
-    type=NamedPath(path_type=Path),
+    type=options.NamedPath(path_type=Path),
     metavar="ENCODER.keras",
     help="Begin with an encoder of `pretrain`, and with --best's recipe for labels alone.",
 )
-@folder_option(
+@options.folder(
     "--unlabeled", "With --best: learn from all images below DIR, whose labels are not looked at."
 )
-@number("--seed", 0, "Decides draw, split, initial weights, batch order and dropout.")
+@options.number("--seed", 0, "Decides draw, split, initial weights, batch order and dropout.")
 @data_options
-@backend_option
+@options.backend
 def train(
     output: Path,
     overwrite: bool,
@@ -60,7 +51,7 @@ def train(
     unlabeled: Path | None,
     seed: int,
     backend: str | None,
-    **options: Any,
+    **chosen: Any,
 ) -> None:
     """Train one model and write it into FILE.keras.
 
@@ -76,28 +67,28 @@ def train(
     from mnist_keras.experiments.recipes import LABELS_ALONE, WITH_UNLABELED
     from mnist_keras.training.settings import Settings
 
-    given = {name: options.pop(name) for name in Settings.model_fields if name in options}
+    given = {name: chosen.pop(name) for name in Settings.model_fields if name in chosen}
     given = {name: value for name, value in given.items() if value is not None}
-    check_data_options(**options)
-    check_output(output, overwrite)
+    check_data_options(**chosen)
+    options.check_output(output, overwrite)
     if unlabeled and not best:
         raise click.UsageError("--unlabeled goes with --best")
     if best and encoder:
         raise click.UsageError("--from has the recipe of --best already; leave one out")
-    use_backend(backend)
+    options.use_backend(backend)
     from mnist_keras.inference.model_file import load_encoder, save_model
     from mnist_keras.inference.model_input import ModelInput
     from mnist_keras.inference.trained_model import train_model
     from mnist_keras.training.run import Run
 
     start = load_encoder(encoder) if encoder else None
-    images = seed_images(**options)
+    images = seed_images(**chosen)
     if images.note:
         click.echo(images.note, err=True)
     data = images.of(seed)
     if unlabeled:
         form = ModelInput.of(data.images.images).form
-        reading = {name: options[name] for name in ("on_bad", "max_files")}
+        reading = {name: chosen[name] for name in ("on_bad", "max_files")}
         data = replace(data, unlabeled=unlabeled_images(unlabeled, form=form, **reading))
     settings = Settings()
     if start:
@@ -138,7 +129,7 @@ def _expectation(recipe: "Recipe", data: "Data") -> str:
 
 
 def metric_lines(metrics: "Metrics") -> list[str]:
-    """Return what a card says of the model, a line for each number."""
+    """Return what a card says of the model, a line for each options.number."""
     from mnist_keras._foundations.texts import percent
 
     lines = [f"training loss {metrics.training_loss:.4f}"]
