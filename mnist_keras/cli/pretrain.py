@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from mnist_keras.cli.data_options import unlabeled_images
 from mnist_keras.cli import options
+from mnist_keras.cli.data_options import unlabeled_images
 from mnist_keras.cli.progress import progress
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mnist_keras.cli import options
 from mnist_keras.cli.compare import print_comparison
 from mnist_keras.cli.data_options import check_data_options, data_options, seed_images
-from mnist_keras.cli import options
 from mnist_keras.cli.progress import progress
 from mnist_keras.cli.report import finish, print_report
 
@@ -118,7 +118,7 @@ def run(
         options.use_backend(backend)
         images = seed_images(**data)
         written = folder.read_plan()
-        own = [written.runs[options.number] for options.number in _numbers(only)]
+        own = [written.runs[number] for number in _numbers(only)]
         runs = [run for run in missing_runs(written, folder) if run in own]
         with progress(runs) as show:
             train_runs(runs, folder, images.of, show)
@@ -186,10 +186,10 @@ def _train_in_processes(
         return subprocess.Popen(_again("--only", only, "--cores", own))
 
     def is_done(number: int) -> bool:
-        return plan.runs[options.number] in choose(plan, folder.records()[0])
+        return plan.runs[number] in choose(plan, folder.records()[0])
 
     failed = work(tasks_of(runs, plan, jobs), jobs, start, is_done)
-    return [plan.runs[options.number].title for options.number in failed]
+    return [plan.runs[number].title for number in failed]
 
 
 def _run_on_every_backend(output: Path) -> None:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mnist_keras.cli import options
 from mnist_keras.cli.data_options import (
     check_data_options,
     data_options,
     seed_images,
     unlabeled_images,
 )
-from mnist_keras.cli import options
 from mnist_keras.cli.progress import progress
 from mnist_keras.cli.settings_options import SettingsCommand
 
@@ -129,7 +129,7 @@ def _expectation(recipe: "Recipe", data: "Data") -> str:
 
 
 def metric_lines(metrics: "Metrics") -> list[str]:
-    """Return what a card says of the model, a line for each options.number."""
+    """Return what a card says of the model, a line for each number."""
     from mnist_keras._foundations.texts import percent
 
     lines = [f"training loss {metrics.training_loss:.4f}"]
