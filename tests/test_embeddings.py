@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from keras import ops
+from keras.ops import convert_to_numpy
+from numpy.testing import assert_allclose, assert_array_equal
 
 from mnist_keras.explanations.embeddings import features, nearest_neighbor_score, tsne
 
@@ -13,9 +14,9 @@ def test_features_are_what_the_last_layer_takes(trained, digits_data):
     images = digits_data.heldout.images[:20]
     found = features(model, images)
     assert found.shape == (20, 1000)
-    logits = ops.convert_to_numpy(model.layers[-1](found))
-    expected = ops.convert_to_numpy(model(images.astype("float32") / 255, training=False))
-    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    logits = convert_to_numpy(model.layers[-1](found))
+    expected = convert_to_numpy(model(images.astype("float32") / 255, training=False))
+    assert_allclose(logits, expected, atol=1e-4)
 
 
 @pytest.mark.any_backend
@@ -40,7 +41,7 @@ def test_tsne_keeps_groups_and_repeats():
     found = tsne(vectors, seed=1)
     assert found.shape == (60, 2)
     assert nearest_neighbor_score(found, labels) == 1
-    np.testing.assert_array_equal(found, tsne(vectors, seed=1))
+    assert_array_equal(found, tsne(vectors, seed=1))
     assert tsne(vectors[:10]).shape == (10, 2)
     with pytest.raises(ValueError, match="needs 10 images"):
         tsne(vectors[:9])

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from keras.ops import convert_to_numpy
+from numpy.testing import assert_allclose
 
 from mnist_keras._foundations import backends
 from mnist_keras.explanations.erasure import erasure
@@ -30,6 +32,16 @@ def after_convolution(layer):
     )
     dense = keras.layers.Dense(3, name="dense", kernel_initializer=drawn["dense"])
     return keras.Model(inputs, dense(layer(convolution(inputs))))
+
+
+def linear_in_pixels(weights):
+    """Return a network of two logits: 0, and the sum of the pixels times their weights."""
+    inputs = keras.Input(weights.shape)
+    x = keras.layers.Flatten(data_format="channels_last")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    kernel = np.stack([np.zeros(weights.size), weights.ravel()], axis=1)
+    model.layers[-1].set_weights([kernel, np.zeros(2)])
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +68,10 @@ def test_grad_cam_is_the_papers_formula(linear, images):
     """On a network whose gradients are known, the map is the weighted sum of its channels."""
     classes = np.array([0, 1, 2, 0, 1])
     features = predict(keras.Model(linear.input, linear.get_layer("conv").output), images)
-    weights = ops.convert_to_numpy(linear.get_layer("dense").kernel).astype(np.float64)
+    weights = convert_to_numpy(linear.get_layer("dense").kernel).astype(np.float64)
     expected = np.einsum("nyxk,kn->nyx", features, weights[:, classes] / 120).clip(0)
     expected /= np.maximum(expected.max((1, 2), keepdims=True), 1e-9)
-    np.testing.assert_allclose(grad_cam(linear, images, classes), expected, atol=1e-5)
+    assert_allclose(grad_cam(linear, images, classes), expected, atol=1e-5)
 
 
 def test_hires_cam_is_its_formula(images):
@@ -67,10 +79,10 @@ def test_hires_cam_is_its_formula(images):
     model = after_convolution(keras.layers.Flatten(data_format="channels_last"))
     classes = np.array([0, 1, 2, 0, 1])
     features = predict(keras.Model(model.input, model.get_layer("conv").output), images)
-    kernel = ops.convert_to_numpy(model.get_layer("dense").kernel).reshape(12, 10, 4, 3)
+    kernel = convert_to_numpy(model.get_layer("dense").kernel).reshape(12, 10, 4, 3)
     expected = np.einsum("nyxk,yxkn->nyx", features, kernel[..., classes].astype(float)).clip(0)
     expected /= expected.max((1, 2), keepdims=True)
-    np.testing.assert_allclose(hires_cam(model, images, classes), expected, atol=1e-5)
+    assert_allclose(hires_cam(model, images, classes), expected, atol=1e-5)
 
 
 def test_grad_cam_of_finite_differences(trained, digits):
@@ -86,7 +98,7 @@ def test_grad_cam_of_finite_differences(trained, digits):
         shifted = np.repeat(features, 2, axis=0)
         shifted[0, ..., channel] += step
         shifted[1, ..., channel] -= step
-        up, down = ops.convert_to_numpy(back(shifted, training=False))[:, label]
+        up, down = convert_to_numpy(back(shifted, training=False))[:, label]
         slopes.append((up - down) / (2 * step))  # the sum over positions of the gradient
     weights = np.array(slopes) / np.prod(features.shape[1:3])
     expected = (features[0] @ weights).clip(0)
@@ -95,8 +107,8 @@ def test_grad_cam_of_finite_differences(trained, digits):
     enlarged = ops.image.resize(
         expected[..., np.newaxis].astype("float32"), (28, 28), data_format="channels_last"
     )
-    enlarged = ops.convert_to_numpy(enlarged)[..., 0]
-    np.testing.assert_allclose(found, enlarged / enlarged.max(), atol=0.02)
+    enlarged = convert_to_numpy(enlarged)[..., 0]
+    assert_allclose(found, enlarged / enlarged.max(), atol=0.02)
 
 
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "conv3"])
@@ -145,19 +157,15 @@ def test_occlusion_is_its_definition(linear, images):
             count[where] += 1
     expected = (total / count).clip(0)
     found = occlusion(linear, images[:1], np.array([label]), patch=4, stride=3, background=100)
-    np.testing.assert_allclose(found[0], expected / expected.max(), atol=1e-4)
+    assert_allclose(found[0], expected / expected.max(), atol=1e-4)
 
 
-def test_occlusion_finds_what_counts(digits):
+def test_occlusion_finds_what_counts():
     """A network that looks at one corner is shown to look there."""
-    inputs = keras.Input((28, 28, 3))
-    x = keras.layers.Flatten(data_format="channels_last")(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(2)(x))
-    kernel = np.zeros((28, 28, 3, 2), np.float32)
-    kernel[2:6, 20:24, :, 1] = 1
-    model.layers[-1].set_weights([kernel.reshape(-1, 2), np.zeros(2)])
+    weights = np.zeros((28, 28, 3))
+    weights[2:6, 20:24] = 1
     images = np.full((1, 28, 28, 3), 200, np.uint8)
-    found = occlusion(model, images, np.array([1]))[0]
+    found = occlusion(linear_in_pixels(weights), images, np.array([1]))[0]
     assert found[2:6, 20:24].min() > 0.5
     found[:11, 15:] = 0
     assert not found.any()
@@ -228,12 +236,7 @@ def test_erasing_what_a_map_points_to(trained, digits):
 
 def test_erasure_erases_what_it_says():
     """On a network that adds up pixels, the falls are those of the pixels that are erased."""
-    inputs = keras.Input((10, 10, 1))
-    x = keras.layers.Flatten(data_format="channels_last")(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(2)(x))
-    kernel = np.zeros((100, 2), np.float32)
-    kernel[:, 1] = 0.5
-    model.layers[-1].set_weights([kernel, np.zeros(2)])
+    model = linear_in_pixels(np.full((10, 10, 1), 0.5))
     image = np.zeros((1, 10, 10, 1), np.uint8)
     image[0, 0, :8] = 255
     maps = np.zeros((1, 10, 10))
@@ -282,4 +285,4 @@ def test_maps_are_equal_on_every_backend(model_file, tmp_path, monkeypatch):
     first, *others = found.values()
     for other in others:
         for name, maps in first.items():
-            np.testing.assert_allclose(other[name], maps, atol=1e-5, err_msg=name)
+            assert_allclose(other[name], maps, atol=1e-5, err_msg=name)

@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from keras.ops import convert_to_numpy
+from numpy.testing import assert_array_equal
 
 from mnist_keras import basic_net, cnn
 from mnist_keras.models import original as models
@@ -17,7 +18,7 @@ def test_parameters_and_logits(build, count):
     """The networks have the original's parameters and return ten logits, not probabilities."""
     model = build()
     assert model.count_params() == count
-    logits = ops.convert_to_numpy(model(X))
+    logits = convert_to_numpy(model(X))
     assert logits.shape == (3, 10)
     assert not np.allclose(logits.sum(-1), 1)
 
@@ -27,12 +28,12 @@ def test_seed_decides_the_weights(build):
     """Equal seeds give equal weights, other seeds others; every tensor has its own bound."""
     model, again, other = build(seed=1), build(seed=1), build(seed=2)
     for a, b, c in zip(model.weights, again.weights, other.weights, strict=True):
-        a, b, c = map(ops.convert_to_numpy, (a, b, c))
-        np.testing.assert_array_equal(a, b)
+        a, b, c = map(convert_to_numpy, (a, b, c))
+        assert_array_equal(a, b)
         assert np.abs(a - c).max() > 0
     for layer in model.layers:
         if layer.weights:
-            kernel, bias = map(ops.convert_to_numpy, layer.weights)
+            kernel, bias = map(convert_to_numpy, layer.weights)
             bound = 1 / np.sqrt(np.prod(kernel.shape[:-1]))
             assert 0.7 * bound < abs(kernel).max() <= bound * (1 + 1e-6)
             assert abs(bias).max() <= bound * (1 + 1e-6)
@@ -42,14 +43,9 @@ def test_activation_replaces_relu_but_not_in_conv2():
     """Another activation is used everywhere but after the second convolution, which has none."""
     model = cnn(activation="tanh")
     found = {layer.name: layer.activation.__name__ for layer in model.layers if layer.weights}
-    assert found == {
-        "conv1": "tanh",
-        "conv2": "linear",
-        "conv3": "tanh",
-        "fc1": "tanh",
-        "fc2": "tanh",
-        "fc3": "linear",
-    }
+    linear = {name for name, activation in found.items() if activation == "linear"}
+    assert linear == {"conv2", "fc3"}
+    assert {found[name] for name in ("conv1", "conv3", "fc1", "fc2")} == {"tanh"}
 
 
 def test_other_shapes_and_channels_first_default():
@@ -70,7 +66,7 @@ def test_save_and_load(tmp_path):
     model = basic_net(seed=4)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(ops.convert_to_numpy(loaded(X)), ops.convert_to_numpy(model(X)))
+    assert_array_equal(convert_to_numpy(loaded(X)), convert_to_numpy(model(X)))
 
 
 @pytest.mark.parametrize("build", [basic_net, cnn])
@@ -80,15 +76,13 @@ def test_torch_state_has_pytorchs_layout(build):
     state = torch_state(model)
 
     kernels = {
-        layer.name: ops.convert_to_numpy(layer.kernel)
-        for layer in model.layers[1:]
-        if layer.weights
+        layer.name: convert_to_numpy(layer.kernel) for layer in model.layers[1:] if layer.weights
     }
     height, width, channels = model.get_layer("flatten").input.shape[1:]
     for y, x, c in np.ndindex(height, width, channels):
         ours = kernels["fc1"][(y * width + x) * channels + c]
-        np.testing.assert_array_equal(ours, state["fc1.weight"][:, (c * height + y) * width + x])
-    np.testing.assert_array_equal(kernels["fc2"], state["fc2.weight"].T)
+        assert_array_equal(ours, state["fc1.weight"][:, (c * height + y) * width + x])
+    assert_array_equal(kernels["fc2"], state["fc2.weight"].T)
     if build is cnn:
         for o, i, y, x in np.ndindex(4, 32, 3, 3):
             assert kernels["conv2"][y, x, i, o] == state["conv2.weight"][o, i, y, x]
@@ -96,7 +90,7 @@ def test_torch_state_has_pytorchs_layout(build):
     other = build((20, 24, 3), num_classes=4, seed=2)
     load_torch_state(other, state)
     for mine, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+        assert_array_equal(mine, theirs)
 
 
 def test_wrong_torch_states_are_one_error_and_change_nothing():
@@ -117,7 +111,7 @@ def test_wrong_torch_states_are_one_error_and_change_nothing():
     with pytest.raises(ValueError, match="is not that of basic_net"):
         load_torch_state(model, torch_state(cnn()))
     for mine, old in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(mine, old)
+        assert_array_equal(mine, old)
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 3), (20, 26, 1), (9, 8, 4)])

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from keras.ops import convert_to_numpy
+from numpy.testing import assert_allclose, assert_array_equal
 
 from mnist_keras import Adam, RAdam
 
@@ -43,7 +45,7 @@ def run(optimizer, gradients, start):
     variable = keras.Variable(start, dtype="float32")
     for gradient in gradients:
         optimizer.apply([ops.convert_to_tensor(gradient, "float32")], [variable])
-    return ops.convert_to_numpy(variable)
+    return convert_to_numpy(variable)
 
 
 @pytest.mark.parametrize(("optimizer", "recurrence"), [(Adam, adam), (RAdam, radam)])
@@ -54,7 +56,7 @@ def test_equal_to_the_published_recurrence(optimizer, recurrence, settings, step
     start = np.zeros((3, 4))
     ours = run(optimizer(0.01, **settings), GRADIENTS[:steps], start)
     expected = recurrence(start, GRADIENTS[:steps], lr=0.01, **settings)
-    np.testing.assert_allclose(ours, expected, rtol=3e-6, atol=1e-9)
+    assert_allclose(ours, expected, rtol=3e-6, atol=1e-9)
 
 
 def test_epsilon_is_where_the_paper_has_it():
@@ -76,19 +78,19 @@ def test_what_keras_optimizers_inherit(optimizer):
 
     clipped = run(optimizer(0.1, clipvalue=1e-3), np.full((6, 1, 1), 5.0), start)
     small = run(optimizer(0.1), np.full((6, 1, 1), 1e-3), start)
-    np.testing.assert_allclose(clipped, small, rtol=1e-6)
+    assert_allclose(clipped, small, rtol=1e-6)
 
     averaging = optimizer(0.1, use_ema=True, ema_momentum=0.5)
     variable = keras.Variable(start, dtype="float32")
     for _ in range(2):
         averaging.apply([ops.ones((1, 1))], [variable])
-    moved = float(ops.convert_to_numpy(variable)[0, 0])
+    moved = float(convert_to_numpy(variable)[0, 0])
     averaging.finalize_variable_values([variable])
-    assert moved < float(ops.convert_to_numpy(variable)[0, 0]) < 1
+    assert moved < float(convert_to_numpy(variable)[0, 0]) < 1
 
     accumulated = run(optimizer(0.1, gradient_accumulation_steps=2), np.ones((2, 1, 1)), start)
     once = run(optimizer(0.1), np.ones((1, 1, 1)), start)
-    np.testing.assert_allclose(accumulated, once, rtol=1e-5)
+    assert_allclose(accumulated, once, rtol=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", [Adam, RAdam])
@@ -107,9 +109,7 @@ def test_serializable(optimizer, tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     for one in (model, loaded):
         one.fit(x, y, epochs=2, verbose=0)
-    np.testing.assert_array_equal(
-        ops.convert_to_numpy(model.weights[0]), ops.convert_to_numpy(loaded.weights[0])
-    )
+    assert_array_equal(convert_to_numpy(model.weights[0]), convert_to_numpy(loaded.weights[0]))
 
 
 def test_adam_has_no_amsgrad():

@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from keras.ops import convert_to_numpy
+from numpy.testing import assert_allclose
 
 from mnist_keras import Adam, FocalLoss, RAdam, basic_net, cnn
 from mnist_keras.datasets import sources
@@ -15,7 +16,7 @@ BUILDS = {"basic_net": basic_net, "cnn": cnn}
 
 @pytest.fixture(scope="module")
 def digits():
-    """Forty digits as the report reads them: values in [0, 1], three channels."""
+    """Forty digits as the original reads them: values in [0, 1], three channels."""
     images = draw(sources.load("digits", channels=3), 4, seed=0)[0]
     order = np.random.default_rng(0).permutation(40)
     return images.images[order].astype(np.float64) / 255, images.labels[order]
@@ -46,7 +47,7 @@ def pair(request, original_program, floatx):
 
 
 def log_softmax(logits):
-    logits = ops.convert_to_numpy(logits).astype(np.float64)
+    logits = convert_to_numpy(logits).astype(np.float64)
     top = logits.max(-1, keepdims=True)
     return logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True))
 
@@ -69,12 +70,12 @@ def test_equal_logits_and_losses(pair, digits, floatx, original_program):
         cross_entropy = float(torch.nn.functional.cross_entropy(output, torch.tensor(y)))
     logits = ours(x.astype(floatx))
 
-    np.testing.assert_allclose(log_softmax(logits), output.numpy(), rtol=0, atol=1e-5)
+    assert_allclose(log_softmax(logits), output.numpy(), rtol=0, atol=1e-5)
     for loss, expected in (
         (FocalLoss(from_logits=True), focal),
         (keras.losses.SparseCategoricalCrossentropy(from_logits=True), cross_entropy),
     ):
-        assert ops.convert_to_numpy(loss(y, logits)) == pytest.approx(expected, abs=1e-5)
+        assert convert_to_numpy(loss(y, logits)) == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_originals_weights(pair, digits, floatx):
@@ -88,7 +89,7 @@ def test_the_originals_weights(pair, digits, floatx):
     x, _ = digits
     with torch.no_grad():
         output = theirs(torch_images(x, floatx)).numpy()
-    np.testing.assert_allclose(log_softmax(ours(x.astype(floatx))), output, rtol=0, atol=1e-5)
+    assert_allclose(log_softmax(ours(x.astype(floatx))), output, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -127,4 +128,4 @@ def test_ten_equal_steps(pair, digits, floatx, optimizer):
     with torch.no_grad():
         output = theirs(torch_images(x, floatx)).numpy()
     atol = {"float32": 1e-4, "float64": 1e-5}[floatx]
-    np.testing.assert_allclose(log_softmax(ours(x.astype(floatx))), output, rtol=0, atol=atol)
+    assert_allclose(log_softmax(ours(x.astype(floatx))), output, rtol=0, atol=atol)

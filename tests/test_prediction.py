@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from keras.ops import convert_to_numpy
+from numpy.testing import assert_allclose
 
 from mnist_keras.models.prediction import BATCH, log_softmax, of_classes, predict, softmax
 
@@ -22,8 +23,8 @@ def test_any_count(network, count):
     images = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 1), dtype=np.uint8)
     expected = np.empty((0, 3))
     if count:
-        expected = ops.convert_to_numpy(network(images.astype("float32") / 255))
-    np.testing.assert_allclose(predict(network, images), expected, atol=1e-6)
+        expected = convert_to_numpy(network(images.astype("float32") / 255))
+    assert_allclose(predict(network, images), expected, atol=1e-6)
 
 
 @pytest.mark.any_backend
@@ -32,7 +33,7 @@ def test_softmax():
     logits = np.array([[0.0, 1.0, 2.0], [1000.0, 0.0, -1000.0]], np.float32)
     total = 1 + np.e + np.e**2
     expected = [[1 / total, np.e / total, np.e**2 / total], [1, 0, 0]]
-    np.testing.assert_allclose(softmax(logits), expected, atol=1e-15)
+    assert_allclose(softmax(logits), expected, atol=1e-15)
     assert softmax(np.empty((0, 3), np.float32)).shape == (0, 3)
 
 
@@ -42,6 +43,6 @@ def test_log_softmax_of_classes():
     logits = np.random.default_rng(0).normal(0, 5, (6, 4)).astype(np.float32)
     classes = np.array([0, 1, 2, 3, 0, 1])
     found = of_classes(log_softmax(logits), classes)
-    np.testing.assert_allclose(found, np.log(softmax(logits))[np.arange(6), classes], atol=1e-14)
+    assert_allclose(found, np.log(softmax(logits))[np.arange(6), classes], atol=1e-14)
     assert log_softmax(np.array([[1000.0, 0.0, -1000.0]])).tolist() == [[0, -1000, -2000]]
     assert log_softmax(np.empty((0, 3), np.float32)).shape == (0, 3)
