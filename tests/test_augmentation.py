@@ -5,7 +5,6 @@ import hashlib
 import threading
 import time
 
-import keras
 import numpy as np
 import pytest
 from scipy import interpolate, ndimage, stats
@@ -13,9 +12,8 @@ from scipy import interpolate, ndimage, stats
 from mnist_keras.datasets import augmentation, batches
 from mnist_keras.datasets.augmentation import AFFINE, ELASTIC, SHIFTS, Warp, warp
 from mnist_keras.datasets.batches import Batches, WarpedBatches
-from mnist_keras.portable import FanInUniform
 
-any_backend = pytest.mark.any_backend
+pytestmark = pytest.mark.any_backend
 
 
 @pytest.fixture
@@ -54,7 +52,6 @@ def join_threads():
         thread.join(timeout=10)
 
 
-@any_backend
 def test_bits_never_change():
     """The pixels are a contract: the same on every machine and in every later version."""
     x = (np.arange(2 * 9 * 8).reshape(2, 9, 8, 1) * 37 % 256).astype(np.float32) / 255
@@ -64,7 +61,6 @@ def test_bits_never_change():
     assert hashlib.sha256(views.astype("<f4").tobytes()).hexdigest()[:16] == "171e58bbcbeeb606"
 
 
-@any_backend
 def test_known_generator():
     """The numbers of a state are those published for SplitMix64."""
     numbers = augmentation._numbers(np.array([1234567], np.uint64), 0, 3)
@@ -72,7 +68,6 @@ def test_known_generator():
     assert numbers.tolist() == [[6457827717110365317, 3203168211198807973, 9817491932198370423]]
 
 
-@any_backend
 def test_random_numbers():
     """Numbers are distributed right, and independent between images, epochs and seeds."""
     ids = np.arange(4000)
@@ -102,7 +97,6 @@ def test_random_numbers():
     assert abs(correlations.std() * np.sqrt(len(ids)) - 1) < 0.1
 
 
-@any_backend
 def test_view_depends_on_its_image_alone(images):
     """Order and number of images change nothing; epoch, seed and id change the view."""
     ids = np.array([5, 2**63 + 1, 0, 9, 1, 7, 3], np.uint64)
@@ -119,7 +113,6 @@ def test_view_depends_on_its_image_alone(images):
         assert np.all(np.any(warp(images, *other, ELASTIC) != views, axis=(1, 2, 3)))
 
 
-@any_backend
 def test_parts_draw_the_same_numbers(images):
     """A stronger warp, or one more part, keeps the numbers of the other parts."""
     states = augmentation._states(np.arange(7), 0, 0)
@@ -133,7 +126,6 @@ def test_parts_draw_the_same_numbers(images):
     assert whole.std() > 1
 
 
-@any_backend
 @pytest.mark.parametrize("strength", [SHIFTS, AFFINE, ELASTIC, ELASTIC.scaled(6)])
 def test_against_scipy(images, strength):
     """Views are SciPy's bilinear resampling at the same coordinates, and stay in 0…1."""
@@ -155,7 +147,6 @@ def test_against_scipy(images, strength):
     assert views.max() <= 1
 
 
-@any_backend
 def test_affine_against_scipy(images, always):
     """Rotation, scales, shear and shift are the matrices that the docstring describes."""
     strength = Warp(rotation=30, scale=0.2, shear=0.3, shift=3)
@@ -175,7 +166,6 @@ def test_affine_against_scipy(images, always):
         np.testing.assert_allclose(view, expected, atol=2e-4)
 
 
-@any_backend
 def test_identities(images, always):
     """No strength, shifts by whole pixels and right angles keep the bits of the image."""
     ids = np.arange(7)
@@ -197,7 +187,6 @@ def test_identities(images, always):
         )
 
 
-@any_backend
 def test_sine_and_cosine():
     """The series agree with the C library's functions over the whole circle."""
     angles = np.linspace(-np.pi, np.pi, 1001)
@@ -207,7 +196,6 @@ def test_sine_and_cosine():
     np.testing.assert_allclose(cosine, np.cos(angles), rtol=0, atol=1e-14)
 
 
-@any_backend
 @pytest.mark.parametrize("size", [1, 2, 5, 28, 33])
 def test_cubic_interpolation(size):
     """Between its points, the grid is the Hermite cubic of their central differences."""
@@ -220,7 +208,6 @@ def test_cubic_interpolation(size):
     np.testing.assert_allclose(values, hermite(at), atol=1e-6)
 
 
-@any_backend
 def test_elastic_strength():
     """Points of the grid move by the given standard deviation, independent of all else."""
     states = augmentation._states(np.arange(2000), 0, 0)
@@ -234,7 +221,6 @@ def test_elastic_strength():
     assert abs(correlations).max() < 5 / np.sqrt(2000)
 
 
-@any_backend
 def test_equal_channels(images):
     """For gray images in three channels, each channel is the view of one."""
     views = warp(np.repeat(images, 3, axis=-1), np.arange(7), 0, 0, ELASTIC)
@@ -243,14 +229,12 @@ def test_equal_channels(images):
     np.testing.assert_array_equal(views, np.repeat(one, 3, axis=-1))
 
 
-@any_backend
 def test_scaled():
     """Scaling multiplies every number of a warp."""
     assert AFFINE.scaled(0.5) == Warp(rotation=7.5, scale=0.075, shear=0.125, shift=1)
     assert ELASTIC.scaled(0) == Warp()
 
 
-@any_backend
 @pytest.mark.parametrize(
     "settings",
     [{"shift": -1}, {"elastic": np.nan}, {"shear": np.inf}, {"rotation": 181}, {"scale": 1}],
@@ -261,7 +245,6 @@ def test_bad_strength(settings):
         Warp(**settings)
 
 
-@any_backend
 @pytest.mark.parametrize(
     ("shape", "ids", "seed"),
     [
@@ -282,7 +265,6 @@ def warped_batches(images, **kwargs):
     return WarpedBatches(levels, np.arange(23), ELASTIC, batch_size=4, seed=6, **kwargs)
 
 
-@any_backend
 def test_batches_hold_the_views_of_the_epoch(images):
     """An epoch has the order of `Batches` and the views of `warp`; `set_epoch` can go back."""
     warped = warped_batches(images)
@@ -305,7 +287,6 @@ def test_batches_hold_the_views_of_the_epoch(images):
     assert not np.array_equal(other[0][0], warped_batches(images)[0][0])
 
 
-@any_backend
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_change_no_bit(images, threads):
     """Batches made ahead equal those made when asked for, in whatever order they are read."""
@@ -322,7 +303,6 @@ def test_threads_change_no_bit(images, threads):
     np.testing.assert_array_equal(ahead[1][0], waiting[1][0])
 
 
-@any_backend
 def test_batches_are_made_ahead(images, monkeypatch):
     """While the caller has a batch, another thread makes the next two, and no more."""
     made = []
@@ -342,7 +322,6 @@ def test_batches_are_made_ahead(images, monkeypatch):
     assert sorted(made) == ["MainThread", "warps_0", "warps_0"]
 
 
-@any_backend
 def test_no_thread_is_left(images):
     """Threads end with the epoch, with a change of epoch and with the batches themselves."""
     assert not warp_threads()
@@ -362,7 +341,6 @@ def test_no_thread_is_left(images):
     assert not warp_threads()
 
 
-@any_backend
 def test_exceptions_reach_the_caller(images, monkeypatch):
     """An exception in a thread is raised where its batch is asked for."""
     warped = warped_batches(images)
@@ -382,22 +360,3 @@ def test_exceptions_reach_the_caller(images, monkeypatch):
         _ = warped[6]
     with pytest.raises(ValueError, match="`threads` must be at least 0"):
         warped_batches(images, threads=-1)
-
-
-def test_fit(images):
-    """Keras trains on the views: the loss of an epoch follows from `warp` alone."""
-    warped = warped_batches(images, threads=2)
-    dense = keras.layers.Dense(23, kernel_initializer=FanInUniform("kernel", seed=0))
-    model = keras.Sequential([keras.Input(images.shape[1:]), keras.layers.Flatten(), dense])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # With a learning rate of 0, the loss of an epoch is the mean loss of its views.
-    model.compile(keras.optimizers.SGD(0.0), loss)
-    start = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: warped.set_epoch(3))
-    history = model.fit(warped, shuffle=False, verbose=0, callbacks=[start])
-
-    views = warp(warped.x / np.float32(255), np.arange(23), 3, 6, ELASTIC)
-    expected = model.evaluate(views, warped.y, verbose=0)
-    assert history.history["loss"][0] == pytest.approx(expected, rel=1e-5)
-    plain = model.evaluate(warped.x / np.float32(255), warped.y, verbose=0)
-    assert history.history["loss"][0] != pytest.approx(plain, rel=1e-4)
-    assert not warp_threads()

@@ -1,6 +1,7 @@
 """Splits, batches and Keras's directory loader, the same on every backend."""
 
 import importlib.util
+import threading
 
 import keras
 import numpy as np
@@ -8,8 +9,11 @@ import pytest
 
 from mnist_keras import Batches, image_dataset_from_directory
 from mnist_keras.datasets import sources
+from mnist_keras.datasets.augmentation import ELASTIC, warp
+from mnist_keras.datasets.batches import WarpedBatches
 from mnist_keras.datasets.image_folder.findings import ImageFolderError
 from mnist_keras.datasets.splits import draw, split_indices
+from mnist_keras.portable import FanInUniform
 
 FORMATS = [
     pytest.param(name, marks=pytest.mark.skipif(not importlib.util.find_spec(package), reason=why))
@@ -295,3 +299,22 @@ def test_fit_evaluate_and_predict_take_the_datasets(image_folder):
     model.fit(training, validation_data=validation, epochs=2, shuffle=False, verbose=0)
     assert np.isfinite(model.evaluate(validation, verbose=0))
     assert model.predict(validation, verbose=0).shape == (10, 10)
+
+
+def test_fit_trains_on_views(digit_images):
+    """The loss of an epoch of warped batches follows from `warp` alone, and threads end with it."""
+    images, y = digit_images[0][..., np.newaxis], digit_images[1]
+    warped = WarpedBatches(images, y, ELASTIC, batch_size=4, seed=6, threads=2)
+    units = keras.layers.Dense(10, kernel_initializer=FanInUniform("kernel", seed=0))
+    model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), units])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    # With a learning rate of 0, the loss of an epoch is the mean loss of its views.
+    model.compile(keras.optimizers.SGD(0.0), loss)
+    start = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: warped.set_epoch(3))
+    history = model.fit(warped, shuffle=False, verbose=0, callbacks=[start])
+
+    x = images / np.float32(255)
+    expected = model.evaluate(warp(x, np.arange(30), 3, 6, ELASTIC), y, verbose=0)
+    assert history.history["loss"][0] == pytest.approx(expected, rel=1e-5)
+    assert history.history["loss"][0] != pytest.approx(model.evaluate(x, y, verbose=0), rel=1e-4)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("warps")]

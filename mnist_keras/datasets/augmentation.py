@@ -88,7 +88,7 @@ def warp(
         `float32` array of the shape of `images`.
 
     Raises:
-        ValueError: If `images` or `ids` have another shape or type, or if `seed` is not allowed.
+        ValueError: If an argument has another shape or type, or is out of range.
     """
     images, ids = np.asarray(images, np.float32), np.asarray(ids)
     if images.ndim != 4 or ids.shape != images.shape[:1] or ids.dtype.kind not in "iu":

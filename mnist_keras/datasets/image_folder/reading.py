@@ -130,15 +130,18 @@ def _read_all(
     sizes: list[str] = []
     step = max(1, min(_CHUNK, _CHUNK_BYTES // int(np.prod(form.shape))))
     for start in range(0, len(files), step):
-        read = [_read_one(root, file.path, form) for file in files[start : start + step]]
-        found += [finding for one in read for finding in one.findings]
-        good = {start + i: one.image for i, one in enumerate(read) if one.image is not None}
+        good = {}
+        for position, file in enumerate(files[start : start + step], start):
+            own, image, type, size = _read_one(root, file.path, form)
+            found += own
+            if image is not None:
+                good[position] = image
+                types.append(type)
+                sizes.append(size)
         if good:
             chunk = np.stack([*good.values()])
             looks.append(oddities.look(chunk))
             store.put(np.array([*good]), chunk)
-            types += [one.type for one in read if one.image is not None]
-            sizes += [one.size for one in read if one.image is not None]
         if progress:
             progress(min(start + step, len(files)), len(files))
     kept = np.flatnonzero(store.readable)
@@ -157,17 +160,10 @@ def _read_all(
     return [*found, *together]
 
 
-@dataclass(frozen=True)
-class _OneFile:
-    """What one file gave: its findings and, if it can be used, its image, format and size."""
-
-    findings: Sequence[Finding]
-    image: np.ndarray | None = None
-    type: str = ""
-    size: str = ""
-
-
-def _read_one(root: Path, path: str, form: ImageForm) -> _OneFile:
+def _read_one(
+    root: Path, path: str, form: ImageForm
+) -> tuple[list[Finding], np.ndarray | None, str, str]:
+    """Return the findings of a file and, if it can be used, its image, type and size."""
     found: list[Finding] = []
 
     def remark(kind: str, reason: str = "") -> None:
@@ -177,7 +173,7 @@ def _read_one(root: Path, path: str, form: ImageForm) -> _OneFile:
         content = read_file(os.path.join(root, path))
         image = decode(content, form.color_mode, remark)
     except BadImageError as error:
-        return _OneFile([Finding(error.kind, path, str(error))])
+        return [Finding(error.kind, path, str(error))], None, "", ""
     type = str(format_of(content))
     if os.path.splitext(path)[1].lower() not in _EXTENSIONS[type]:
         remark("mislabeled", f"holds a {type}")
@@ -187,4 +183,4 @@ def _read_one(root: Path, path: str, form: ImageForm) -> _OneFile:
         ratio = width * to_height / (height * to_width)
         kind = "resized" if 1 / _STRETCHED <= ratio <= _STRETCHED else "stretched"
         remark(kind, f"{kind}: {width}×{height} to {to_width}×{to_height} pixels")
-    return _OneFile(found, form.resized(image), type, sys.intern(f"{width}×{height}"))
+    return found, form.resized(image), type, sys.intern(f"{width}×{height}")
