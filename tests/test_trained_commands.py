@@ -46,9 +46,9 @@ def test_train_is_the_run(invoke, tmp_path):
     card = load_model(path).card
     assert card.settings == record.run.settings
     assert card.data_fingerprint == record.data_fingerprint
-    assert card.metrics["training_loss"] == record.loss[-1]
+    assert card.metrics.training_loss == record.history.loss[-1]
     right = record.scores[2].heldout == record.heldout_labels
-    assert card.metrics["heldout"]["accuracy"] == right.mean()
+    assert card.metrics.heldout.accuracy == right.mean()
     assert f"held-out accuracy {100 * right.mean():.2f} % [" in result.stdout
     assert card.versions["backend"] == keras.backend.backend()
     assert card.input.background == "dark"
@@ -268,7 +268,7 @@ def test_evaluate_knows_what_was_trained_on(invoke, model_file, digits_data, tra
     unseen = invoke("evaluate", model_file("basic_net"), folder, "--format", "json", "--unseen")
     document = json.loads(unseen.stdout)
     assert (document["n"], document["trained_on"]) == (100, 0)
-    assert document["accuracy"] == trained("basic_net").card.metrics["test"]["accuracy"]
+    assert document["accuracy"] == trained("basic_net").card.metrics.test.accuracy
 
 
 @pytest.mark.any_backend

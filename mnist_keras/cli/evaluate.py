@@ -7,17 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mnist_keras.cli.options import (
-    NamedPath,
-    backend_option,
-    directory_argument,
-    make_folder,
-    max_files_option,
-    model_argument,
-    on_bad_option,
-    use_backend,
-    word,
-)
+from mnist_keras.cli import options
 from mnist_keras.cli.progress import reading
 
 if TYPE_CHECKING:
@@ -25,20 +15,20 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@model_argument
-@directory_argument
-@word("--format", ("text", "json"), "text", "How the scores are printed.")
+@options.model
+@options.directory
+@options.word("--format", ("text", "json"), "text", "How the scores are printed.")
 @click.option(
     "-o",
     "--output",
-    type=NamedPath(path_type=Path, file_okay=False),
+    type=options.NamedPath(path_type=Path, file_okay=False),
     metavar="FOLDER",
     help="Write evaluation.json, and the reliability diagram and confusion matrix as PNG and SVG.",
 )
 @click.option("--unseen", is_flag=True, help="Leave out images that the model was trained on.")
-@on_bad_option
-@max_files_option
-@backend_option
+@options.on_bad
+@options.max_files
+@options.backend
 def evaluate(
     model: Path,
     directory: Path,
@@ -46,7 +36,7 @@ def evaluate(
     output: Path | None,
     unseen: bool,
     backend: str | None,
-    **options: Any,
+    **others: Any,
 ) -> None:
     """Score a model on labeled images, with intervals, for each class, and for calibration.
 
@@ -54,7 +44,7 @@ def evaluate(
     they are scored. Images that the model was trained on are counted: they say nothing about new
     ones.
     """
-    use_backend(backend)
+    options.use_backend(backend)
     from mnist_keras._foundations.files import write
     from mnist_keras._foundations.pictures import write_picture
     from mnist_keras.inference import evaluation
@@ -65,7 +55,7 @@ def evaluate(
 
     trained = load_model(model)
     with reading() as progress:
-        images = labeled_images(directory, trained.card, progress=progress, **options)
+        images = labeled_images(directory, trained.card, progress=progress, **others)
     images, seen = evaluation.split_seen(images, trained.card.trained_on, unseen)
     if seen:
         click.echo(
@@ -84,7 +74,7 @@ def evaluate(
     }
     text = json.dumps(document, indent=1)
     if output:
-        make_folder(output)
+        options.make_folder(output)
         for picture in evaluation_pictures(found, f"{model} on {images.name}"):
             write_picture(output, picture)
         write(output / "evaluation.json", f"{text}\n".encode())

@@ -5,27 +5,17 @@ from typing import Any
 
 import click
 
-from mnist_keras.cli.options import (
-    NamedPath,
-    backend_option,
-    directory_argument,
-    make_folder,
-    max_files_option,
-    model_argument,
-    number,
-    on_bad_option,
-    use_backend,
-)
+from mnist_keras.cli import options
 from mnist_keras.cli.progress import reading
 
 
 @click.command()
-@model_argument
-@directory_argument
+@options.model
+@options.directory
 @click.option(
     "-o",
     "--output",
-    type=NamedPath(path_type=Path, file_okay=False),
+    type=options.NamedPath(path_type=Path, file_okay=False),
     default=Path("results/explanations"),
     show_default=True,
     metavar="FOLDER",
@@ -45,12 +35,12 @@ from mnist_keras.cli.progress import reading
     metavar="NAME",
     help="Class that the maps explain. Default: the one predicted for each image.",
 )
-@number("--images", 10, "Images in the strip of maps.", 1, most=100)
-@number("--embed", 1000, "Largest number of images in the t-SNE plots.", 10)
-@number("--seed", 0, "Decides which images are drawn, and where t-SNE begins.")
-@on_bad_option
-@max_files_option
-@backend_option
+@options.number("--images", 10, "Images in the strip of maps.", 1, most=100)
+@options.number("--embed", 1000, "Largest number of images in the t-SNE plots.", 10)
+@options.number("--seed", 0, "Decides which images are drawn, and where t-SNE begins.")
+@options.on_bad
+@options.max_files
+@options.backend
 def explain(
     model: Path,
     directory: Path,
@@ -61,7 +51,7 @@ def explain(
     embed: int,
     seed: int,
     backend: str | None,
-    **options: Any,
+    **others: Any,
 ) -> None:
     """Draw where a model looks, how it sorts images, and what it gets wrong most confidently.
 
@@ -70,7 +60,7 @@ def explain(
     and after training, with the 1-NN score of each; the first layer's filters; and the most
     confident mistakes. Each picture is written as PNG and SVG, and one page, index.html, shows all.
     """
-    use_backend(backend)
+    options.use_backend(backend)
     from mnist_keras._foundations.files import write
     from mnist_keras._foundations.pictures import read_gallery
     from mnist_keras.experiments.report import page
@@ -81,11 +71,11 @@ def explain(
     trained = load_model(model)
     label = portrait.check(trained, layers, class_name)
     with reading() as progress:
-        labeled = labeled_images(directory, trained.card, progress=progress, **options)
+        labeled = labeled_images(directory, trained.card, progress=progress, **others)
     drawn = portrait.draw(
         trained, labeled, layers=layers, label=label, count=images, embedded=embed, seed=seed
     )
-    make_folder(output)
+    options.make_folder(output)
     title = f"{model.name} ({trained.card.settings.model}) on {labeled.name}."
     for picture in portrait.write(output, title, drawn):
         click.echo(f"{output / picture.name}.png: {picture.caption}")

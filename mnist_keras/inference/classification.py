@@ -9,14 +9,15 @@ import numpy as np
 
 from mnist_keras._foundations.files import escaped
 from mnist_keras.datasets import user_images as user_data
+from mnist_keras.datasets.choices import MAX_FILES, OnBad
 from mnist_keras.datasets.image_folder.decoding import BadImageError, decode, read_file, say_nothing
-from mnist_keras.datasets.image_folder.findings import KINDS, OnBad
+from mnist_keras.datasets.image_folder.findings import KINDS
 from mnist_keras.datasets.image_folder.reading import Progress
-from mnist_keras.datasets.image_folder.walk import MAX_FILES, walk_flat
+from mnist_keras.datasets.image_folder.walk import walk_flat
 from mnist_keras.datasets.images import DataError, LabeledImages
 from mnist_keras.inference.model_card import Card
-from mnist_keras.inference.model_file import TrainedModel
 from mnist_keras.inference.model_input import Fit, Invert
+from mnist_keras.inference.trained_model import TrainedModel
 from mnist_keras.models.prediction import call_size, predict, softmax
 
 

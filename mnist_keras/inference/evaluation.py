@@ -1,17 +1,25 @@
-"""What a model's probabilities are worth: accuracy, each class, and calibration."""
+"""What a model's probabilities are worth: accuracy, each class, and calibration.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Scores that scikit-learn has too are computed here: it gives means, and the intervals need the
+score of each image or the counts of each class.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from mnist_keras._foundations.statistics import t_interval, wilson_interval
-from mnist_keras.datasets.images import DataError
+from mnist_keras.datasets.images import DataError, LabeledImages
 
 _BINS = 15  # as Guo et al.
-# A probability of 0 would make the likelihood of a single image that of all of them.
+# With a probability of 0, a single image would make the mean likelihood infinite.
 _LEAST = np.finfo(np.float64).tiny
+
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -20,9 +28,9 @@ class Bin:
 
     Attributes:
         low, high: The interval; `high` belongs to it.
-        n: How many images.
-        confidence: Their mean highest probability; NaN without any.
-        accuracy: Share of them that is right; NaN without any.
+        n: Number of images.
+        confidence: Their mean highest probability; NaN for an empty bin.
+        accuracy: Share of them that is right; NaN for an empty bin.
     """
 
     low: float
@@ -34,23 +42,23 @@ class Bin:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class.
+    """How well one class is recognized.
 
     Attributes:
-        name: Of the class.
-        n: Images of it.
-        precision: Share of the images given this class that are of it; NaN if none was given it.
-        precision_interval: Wilson's 95 % interval, or `None` with NaN.
-        recall: Share of its images that are given this class; NaN without images of it.
-        recall_interval: Wilson's 95 % interval, or `None` with NaN.
+        name: Name of the class.
+        n: Number of its images.
+        precision: Share of the images given this class that belong to it; NaN if there are none.
+        precision_interval: Wilson's 95 % interval; `None` with NaN.
+        recall: Share of the images of this class that are given it; NaN if there are none.
+        recall_interval: Wilson's 95 % interval; `None` with NaN.
     """
 
     name: str
     n: int
     precision: float
-    precision_interval: tuple[float, float] | None
+    precision_interval: Interval | None
     recall: float
-    recall_interval: tuple[float, float] | None
+    recall_interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -58,29 +66,30 @@ class Evaluation:
     """What probabilities are worth on labeled images.
 
     Attributes:
-        n: Images.
+        n: Number of images.
         accuracy: Share of them that is right, in 0…1.
         accuracy_interval: Wilson's 95 % interval.
-        classes: One score a class.
-        confusion: `int64` array: images of each class, by line, given each class, by column.
+        classes: The score of each class.
+        confusion: `int64` array: images of each class (row) that were given each class (column).
         negative_log_likelihood: Mean over images of minus the log of the true class's probability.
         negative_log_likelihood_interval: Student's 95 % interval over images.
         brier: Mean over images of the squared distance of the probabilities from the truth, 0…2.
         brier_interval: Student's 95 % interval over images.
         calibration_error: Expected calibration error, `Σ n_b/n |accuracy_b − confidence_b|`.
-        bins: What it is the sum of, 15 of equal width.
-        overconfidence: Mean highest probability less accuracy: positive if it is too sure.
+        bins: The 15 bins of equal width that it sums over.
+        overconfidence: Mean highest probability minus accuracy; positive if the model is
+            overconfident.
     """
 
     n: int
     accuracy: float
-    accuracy_interval: tuple[float, float]
+    accuracy_interval: Interval
     classes: tuple[ClassScore, ...]
     confusion: np.ndarray
     negative_log_likelihood: float
-    negative_log_likelihood_interval: tuple[float, float] | None
+    negative_log_likelihood_interval: Interval | None
     brier: float
-    brier_interval: tuple[float, float] | None
+    brier_interval: Interval | None
     calibration_error: float
     bins: tuple[Bin, ...]
     overconfidence: float
@@ -92,9 +101,9 @@ def evaluate(
     """Return what probabilities are worth.
 
     Args:
-        probabilities: Shape `(n, num_classes)`, each row of sum 1; at least one row.
+        probabilities: Shape `(n, num_classes)`, at least one row; each row sums to 1.
         labels: Integers of shape `(n,)`.
-        class_names: One name a class.
+        class_names: The name of each class.
 
     Raises:
         ValueError: If the shapes do not fit.
@@ -137,24 +146,48 @@ def evaluate(
     )
 
 
-def _bins(confidence: np.ndarray, right: np.ndarray) -> list[Bin]:
+def split_seen(
+    images: LabeledImages, trained_on: np.ndarray, unseen: bool
+) -> tuple[LabeledImages, int]:
+    """Return the images to score, and how many of them a model was trained on.
+
+    Args:
+        images: Labeled images.
+        trained_on: Fingerprints of the images that the model was trained on.
+        unseen: Whether to leave those images out.
+
+    Raises:
+        DataError: If nothing is left.
+    """
+    seen = np.isin(images.fingerprints, trained_on)
+    if not unseen:
+        return images, int(seen.sum())
+    if seen.all():
+        raise DataError(f"{images.name}: the model was trained on all of these images")
+    return images.take(np.flatnonzero(~seen)), 0
+
+
+def as_document(evaluation: Evaluation) -> dict[str, Any]:
+    """Return an evaluation as plain JSON values; NaN becomes `None`."""
+    document = asdict(evaluation) | {"confusion": evaluation.confusion.tolist()}
+    plain: dict[str, Any] = json.loads(json.dumps(document), parse_constant=lambda name: None)
+    return plain
+
+
+def _bins(confidence: np.ndarray, right: np.ndarray) -> Iterator[Bin]:
     edges = np.linspace(0, 1, _BINS + 1)
     where = np.digitize(confidence, edges[1:-1], right=True)
-    bins = []
-    for number, (low, high) in enumerate(pairwise(edges)):
+    for number, (low, high) in enumerate(pairwise(edges.tolist())):
         own = where == number
         mean, share = (confidence[own].mean(), right[own].mean()) if own.any() else (np.nan,) * 2
-        bins.append(Bin(float(low), float(high), int(own.sum()), float(mean), float(share)))
-    return bins
+        yield Bin(low, high, int(own.sum()), float(mean), float(share))
 
 
 def _class_score(name: str, index: int, confusion: np.ndarray) -> ClassScore:
-    hits, own, given = confusion[index, index], confusion[index].sum(), confusion[:, index].sum()
-    return ClassScore(
-        name=name,
-        n=int(own),
-        precision=float(hits / given) if given else float("nan"),
-        precision_interval=wilson_interval(int(hits), int(given)) if given else None,
-        recall=float(hits / own) if own else float("nan"),
-        recall_interval=wilson_interval(int(hits), int(own)) if own else None,
-    )
+    hits = int(confusion[index, index])
+    n, given = int(confusion[index].sum()), int(confusion[:, index].sum())
+    return ClassScore(name, n, *_share(hits, given), *_share(hits, n))
+
+
+def _share(hits: int, n: int) -> tuple[float, Interval | None]:
+    return (hits / n, wilson_interval(hits, n)) if n else (float("nan"), None)

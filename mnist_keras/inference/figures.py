@@ -1,44 +1,54 @@
 """Pictures of one model: how calibrated it is, where it looks, and how it sorts images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from mnist_keras._foundations.pictures import COLORS, MARKERS, canvas, draw_confusion
+from mnist_keras._foundations.pictures import (
+    COLORS,
+    MARKERS,
+    Picture,
+    canvas,
+    draw_confusion,
+    plain_names,
+)
 from mnist_keras.inference.evaluation import Evaluation
 
-# Maps, brighter where there is more evidence, in gray print too; the image shines through.
+# Maps are brighter where there is more evidence, in gray print too; the image shows through.
 MAP_COLORS, MAP_SHARE = "magma", 0.75
 _MOST_COLUMNS, _MOST_FILTERS = 12, 16
 _GAP = 1  # pixels between images
-# Ten classes need ten colors that differ; the markers tell them apart in gray.
+# Ten classes need ten different colors; the markers tell them apart in gray.
 _CLASS_COLORS = (*COLORS, "#999999", "#7F4F24", "#6A3D9A")
 
 
+def evaluation_pictures(evaluation: Evaluation, title: str) -> Iterator[Picture]:
+    """Yield the reliability diagram and the confusion matrix."""
+    with plain_names():
+        yield Picture("reliability", title, reliability_figure(evaluation, title))
+        yield Picture("confusion", title, confusion_figure(evaluation, title))
+
+
 def reliability_figure(evaluation: Evaluation, title: str) -> Figure:
-    """Return accuracy against confidence, and how many images have which confidence."""
+    """Return accuracy against confidence, and the number of images at each confidence."""
     figure = canvas(5, 5.6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     bins = [b for b in evaluation.bins if b.n]
     width = evaluation.bins[0].high - evaluation.bins[0].low
     middles = [(b.low + b.high) / 2 for b in bins]
     above.bar(middles, [b.accuracy for b in bins], width, color=COLORS[5], edgecolor="black")
-    above.plot([0, 1], [0, 1], "--", color="black", label="as sure as right")
-    above.plot(
-        [b.confidence for b in bins],
-        [b.accuracy for b in bins],
-        MARKERS[0],
-        color=COLORS[1],
-        label="mean confidence of the bin",
-    )
+    above.plot([0, 1], [0, 1], "--", color="black", label="perfectly calibrated")
+    confidences, accuracies = [b.confidence for b in bins], [b.accuracy for b in bins]
+    means = "mean confidence of the bin"
+    above.plot(confidences, accuracies, MARKERS[0], color=COLORS[1], label=means)
     above.set(ylabel="accuracy", ylim=(0, 1.02))
     above.legend(fontsize=8, loc="upper left")
     above.grid(alpha=0.3)
     below.bar(middles, [b.n for b in bins], width, color="gray", edgecolor="black")
     below.set(xlabel="confidence (highest probability)", ylabel="images", xlim=(0, 1))
-    said = "too sure" if evaluation.overconfidence > 0 else "not sure enough"
+    said = "overconfident" if evaluation.overconfidence > 0 else "underconfident"
     figure.suptitle(
         f"{title}\nexpected calibration error {100 * evaluation.calibration_error:.2f} %, "
         f"{said} by {100 * abs(evaluation.overconfidence):.2f} points; n = {evaluation.n:,}",
@@ -47,10 +57,11 @@ def reliability_figure(evaluation: Evaluation, title: str) -> Figure:
     return figure
 
 
-def confusion_figure(evaluation: Evaluation, class_names: Sequence[str], title: str) -> Figure:
-    """Return how often images of each class (line) were given each class (column)."""
+def confusion_figure(evaluation: Evaluation, title: str) -> Figure:
+    """Return how often images of each class (row) were given each class (column)."""
     figure = canvas(5, 5.3)
-    draw_confusion(figure.subplots(), evaluation.confusion.tolist(), class_names)
+    names = [score.name for score in evaluation.classes]
+    draw_confusion(figure.subplots(), evaluation.confusion.tolist(), names)
     figure.suptitle(f"{title}\nconfusion, % of each true class", fontsize=9)
     return figure
 
@@ -58,27 +69,27 @@ def confusion_figure(evaluation: Evaluation, class_names: Sequence[str], title: 
 def maps_figure(
     images: np.ndarray, captions: Sequence[str], maps: Mapping[str, np.ndarray], title: str
 ) -> Figure:
-    """Return a strip: the images, and below them a line of maps for each method.
+    """Return a strip: the images, and below them a row of maps for each method.
 
     Args:
         images: Shape `(n, height, width, channels)`, with values in 0…255.
-        captions: One an image.
-        maps: By method, shape `(n, height, width)`, in 0…1.
-        title: Of the figure.
+        captions: The caption of each image.
+        maps: The maps of each method, of shape `(n, height, width)`, in 0…1.
+        title: Title of the figure.
     """
     columns = min(_MOST_COLUMNS, len(images))
     blocks = [slice(i, i + columns) for i in range(0, len(images), columns)]
-    lines = ("image", *maps)
-    figure = canvas(0.9 * columns + 0.9, (0.9 * len(lines) + 0.4) * len(blocks) + 0.4)
+    rows = ("image", *maps)
+    figure = canvas(0.9 * columns + 0.9, (0.9 * len(rows) + 0.4) * len(blocks) + 0.4)
     figure.set_layout_engine("constrained", h_pad=0.02)
-    panels = iter(figure.subplots(len(lines) * len(blocks), 1, squeeze=False)[:, 0])
+    panels = iter(figure.subplots(len(rows) * len(blocks), 1, squeeze=False)[:, 0])
     for block in blocks:
         pictures = _side_by_side(np.rint(images[block]).astype(np.uint8), columns, 255)
-        for line in lines:
+        for row in rows:
             axes = next(panels)
             axes.imshow(pictures)
-            if line in maps:
-                shown = _side_by_side(maps[line][block], columns, np.nan)
+            if row in maps:
+                shown = _side_by_side(maps[row][block], columns, np.nan)
                 axes.imshow(shown, cmap=MAP_COLORS, vmin=0, vmax=1, alpha=MAP_SHARE)
             else:
                 width = images.shape[2] + _GAP
@@ -87,13 +98,13 @@ def maps_figure(
                     axes.text(middle, -1.5, caption, fontsize=7, ha="center", va="bottom")
             axes.set(xticks=[], yticks=[])
             axes.set_frame_on(False)
-            axes.set_ylabel(line, fontsize=7)
+            axes.set_ylabel(row, fontsize=7)
     figure.suptitle(title, fontsize=9)
     return figure
 
 
 def _side_by_side(images: np.ndarray, columns: int, gap: float) -> np.ndarray:
-    """Return images in a row of as many columns, with gaps of that level between them."""
+    """Return images in a row of this many columns, with gaps of that level between them."""
     if images.shape[-1] == 1 and images.ndim == 4:
         images = np.repeat(images, 3, axis=-1)
     n, height, width, *channels = images.shape
@@ -110,7 +121,7 @@ class Embedding:
         name: What was embedded.
         points: Shape `(n, 2)`.
         score: 1-NN score of what was embedded.
-        score_on_plane: 1-NN score of the points.
+        score_on_plane: 1-NN score of the points on the plane.
     """
 
     name: str
@@ -122,7 +133,7 @@ class Embedding:
 def embedding_figure(
     embeddings: Sequence[Embedding], labels: np.ndarray, class_names: Sequence[str], title: str
 ) -> Figure:
-    """Return one panel an embedding, its 1-NN score above it."""
+    """Return one panel for each embedding, with its 1-NN scores above it."""
     figure = canvas(4.2 * len(embeddings), 5)
     panels = figure.subplots(1, len(embeddings), squeeze=False)[0]
     for axes, embedding in zip(panels, embeddings, strict=True):
@@ -146,20 +157,21 @@ def embedding_figure(
 
 
 def filters_figure(kernels: np.ndarray, title: str) -> Figure:
-    """Return the filters of a first layer, each on its own scale about 0.
+    """Return the filters of a first layer, each on its own scale around 0.
 
     Args:
         kernels: Shape `(n, height, width)`.
-        title: Of the figure.
+        title: Title of the figure.
     """
     highest = np.abs(kernels).max((1, 2), keepdims=True)
-    scaled = kernels / np.where(highest > 0, highest, 1)
+    scaled = np.pad(
+        kernels / np.where(highest > 0, highest, 1),
+        ((0, 0), (0, _GAP), (0, 0)),
+        constant_values=np.nan,
+    )
     columns = min(_MOST_FILTERS, len(kernels))
-    rows = [
-        np.pad(_side_by_side(scaled[i : i + columns], columns, np.nan), ((0, _GAP), (0, 0)),
-               constant_values=np.nan)
-        for i in range(0, len(kernels), columns)
-    ]  # fmt: skip
+    blocks = range(0, len(kernels), columns)
+    rows = [_side_by_side(scaled[i : i + columns], columns, np.nan) for i in blocks]
     figure = canvas(0.6 * columns, 0.6 * len(rows) + 0.5)
     axes = figure.subplots()
     axes.imshow(np.concatenate(rows)[:-_GAP], cmap="RdBu", vmin=-1, vmax=1, interpolation="none")

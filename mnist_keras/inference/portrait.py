@@ -1,14 +1,17 @@
 """A model's portrait: pictures of how it decides, each with what it shows and measures."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 
 import keras
 import numpy as np
 
-from mnist_keras._foundations.pictures import Picture, plain_names
+from mnist_keras._foundations.pictures import Picture, plain_names, write_index, write_picture
 from mnist_keras._foundations.seeds import generator
 from mnist_keras._foundations.statistics import t_interval, wilson_interval
-from mnist_keras.datasets.images import LabeledImages
+from mnist_keras._foundations.texts import percent
+from mnist_keras.datasets.images import DataError, LabeledImages
 from mnist_keras.explanations.embeddings import features, nearest_neighbor_score, tsne
 from mnist_keras.explanations.erasure import erasure
 from mnist_keras.explanations.maps import (
@@ -18,16 +21,31 @@ from mnist_keras.explanations.maps import (
     hires_cam,
     occlusion,
 )
-from mnist_keras.inference import figures as model_figures
-from mnist_keras.inference.figures import Embedding
-from mnist_keras.inference.model_file import TrainedModel
+from mnist_keras.inference.figures import Embedding, embedding_figure, filters_figure, maps_figure
+from mnist_keras.inference.trained_model import TrainedModel
 from mnist_keras.models.prediction import predict, softmax
+from mnist_keras.training.settings import check_word
 
+_LEAST_IMAGES = 10
 _MISTAKES = 12
 _FILTERS = 64
-# Images on which maps are checked, and compared with those before training, at most: an occlusion
-# map costs the classification of a hundred images.
+# At most this many images check the maps, and compare them with those before training: an
+# occlusion map costs as much as classifying a hundred images.
 _CHECKED, _COMPARED = 200, 50
+
+
+def check(trained: TrainedModel, layers: Sequence[str], class_name: str | None) -> int | None:
+    """Return the label of a class, if one is named.
+
+    Raises:
+        ExperimentError: If the model does not know the class or has no such convolution.
+    """
+    for layer in layers:
+        check_word("convolution", layer, convolutions(trained.model) or ["none"])
+    if class_name is None:
+        return None
+    check_word("class", class_name, trained.card.class_names)
+    return trained.card.class_names.index(class_name)
 
 
 def draw(
@@ -40,58 +58,70 @@ def draw(
     embedded: int = 1000,
     seed: int = 0,
 ) -> Iterator[Picture]:
-    """Yield the pictures of a model on labeled images, one after the other.
+    """Return an iterator that draws the pictures of a model on labeled images.
 
     Args:
         trained: The model.
         images: At least ten images, with the model's classes.
         layers: Convolutions to draw maps of. Defaults to the last one, if there is one.
-        label: Class that the maps are for. Defaults to the one predicted for each image.
-        count: Images in the strip of maps.
-        embedded: Images on the maps of t-SNE, at most.
-        seed: Integer >= 0 for what is drawn at random.
+        label: Class that the maps explain. Defaults to the one predicted for each image.
+        count: Number of images in the strip of maps.
+        embedded: Largest number of images in the t-SNE plots.
+        seed: Integer >= 0 that decides what is drawn at random.
 
     Raises:
-        ExplanationError: If the model has no such layer, or gives no finite numbers.
+        DataError: If there are fewer than ten images.
+        ExplanationError: If the model has no such layer, or its answers are not finite.
     """
+    if len(images) < _LEAST_IMAGES:
+        raise DataError(
+            f"{images.name}: {len(images)} images; pictures need at least {_LEAST_IMAGES}"
+        )
     images = images.canonical()
     probabilities = softmax(predict(trained.model, images.images))
     if not np.isfinite(probabilities).all():
         raise ExplanationError("the model's probabilities are not finite numbers")
-    with plain_names():
-        yield _maps(trained, images, probabilities, layers, label, count, seed)
-        if picture := _mistakes(trained, images, probabilities, layers):
-            yield picture
-        yield _embeddings(trained, images, embedded, seed)
-        if picture := _filters(trained.model):
-            yield picture
+    methods = _methods(trained, layers)
+
+    def pictures() -> Iterator[Picture | None]:
+        with plain_names():
+            yield _maps(trained, images, probabilities, methods, label, count, seed)
+            yield _mistakes(trained, images, probabilities, *next(iter(methods.items())))
+            yield _embeddings(trained, images, embedded, seed)
+            yield _filters(trained.model)
+
+    return (picture for picture in pictures() if picture)
+
+
+def write(folder: Path, title: str, pictures: Iterable[Picture]) -> Iterator[Picture]:
+    """Write pictures and at last their index into a folder; yield each once it is written."""
+    captions = {}
+    for picture in pictures:
+        write_picture(folder, picture)
+        captions[picture.name] = picture.caption
+        yield picture
+    write_index(folder, title, captions)
 
 
 _Method = Callable[[keras.Model, np.ndarray, np.ndarray], np.ndarray]
 
 
 def _methods(trained: TrainedModel, layers: Sequence[str]) -> dict[str, _Method]:
-    background = trained.card.input.background_level
-
-    def of_layer(method: Callable[..., np.ndarray], layer: str) -> _Method:
-        return lambda model, images, classes: method(model, images, classes, layer)
-
-    methods = {
-        f"{name}\n{layer}": of_layer(method, layer)
+    """Return the kinds of maps by their names in the pictures."""
+    methods: dict[str, _Method] = {
+        f"{name}\n{layer}": partial(method, layer=layer)
         for layer in layers or convolutions(trained.model)[-1:]
         for name, method in (("HiResCAM", hires_cam), ("Grad-CAM", grad_cam))
     }
-    methods["occlusion"] = lambda m, images, classes: occlusion(
-        m, images, classes, background=background
-    )
-    return methods
+    background = trained.card.input.background_level
+    return methods | {"occlusion": partial(occlusion, background=background)}
 
 
 def _maps(
     trained: TrainedModel,
     images: LabeledImages,
     probabilities: np.ndarray,
-    layers: Sequence[str],
+    methods: dict[str, _Method],
     label: int | None,
     count: int,
     seed: int,
@@ -99,7 +129,6 @@ def _maps(
     """Draw a strip of maps, and measure whether they point at what matters."""
     names = trained.card.class_names
     classes = probabilities.argmax(1) if label is None else np.full(len(images), label)
-    methods = _methods(trained, layers)
     strip = _one_of_each(images.labels, count)
     shown = images.images[strip]
     captions = [
@@ -116,62 +145,55 @@ def _maps(
         erased = erasure(trained.model, pixels, found, of_checked, background=background, seed=seed)
         untrained = method(before, pixels[:_COMPARED], of_checked[:_COMPARED])
         said.append(
-            f"Erasing the tenth of the pixels that {_line(name)} points to lowers the class's "
-            f"probability by {_mean(erased.pointed)}: by "
+            f"Erasing the tenth of the pixels that {_line(name)} points to lowers the probability "
+            f"of the class by {_mean(erased.pointed)}. That is "
             f"{_mean(erased.pointed - erased.elsewhere)} more than erasing the same shape "
-            "elsewhere, and by "
-            f"{_mean(erased.pointed - erased.ink)} more than erasing as much ink at random. Its "
-            f"maps correlate by {_correlation(found[:_COMPARED], untrained):.2f} with those of the "
-            "same network before training."
+            f"elsewhere, and {_mean(erased.pointed - erased.ink)} more than erasing equally much "
+            "ink at random. The maps correlate by "
+            f"{_correlation(found[:_COMPARED], untrained):.2f} with those of the model before "
+            "training."
         )
     of = "the predicted class" if label is None else f"class {names[label]}"
-    return Picture(
-        "maps",
-        f"Maps for {of}. Measured on {len(checked)} images, with 95 % intervals: {' '.join(said)}",
-        model_figures.maps_figure(
-            shown,
-            captions,
-            maps,
-            f"Evidence for {of}. Above: the image's class: the class explained, its probability",
-        ),
-    )
+    caption = f"Maps for {of}. Measured on {len(checked)} images, with 95 % intervals:"
+    title = f"Evidence for {of}. Above each image: its class: the class explained, its probability"
+    return Picture("maps", " ".join([caption, *said]), maps_figure(shown, captions, maps, title))
 
 
 def _mistakes(
     trained: TrainedModel,
     images: LabeledImages,
     probabilities: np.ndarray,
-    layers: Sequence[str],
+    name: str,
+    method: _Method,
 ) -> Picture | None:
-    """Draw the mistakes it was surest of, with the evidence for its answer and for the truth."""
+    """Draw the most confident mistakes, with the evidence for the answer and for the truth."""
     given, names = probabilities.argmax(1), trained.card.class_names
     wrong = np.flatnonzero(given != images.labels)
     if not len(wrong):
         return None
     surest = wrong[np.argsort(-probabilities[wrong, given[wrong]], kind="stable")][:_MISTAKES]
-    shown, labels = images.images[surest], images.labels[surest]
-    name, method = next(iter(_methods(trained, layers).items()))
+    shown = images.images[surest]
     captions = [
         f"{names[images.labels[i]]} → {names[given[i]]}\n{probabilities[i, given[i]]:.3f}"
         for i in surest
     ]
     maps = {
         f"{name}\nfor the answer": method(trained.model, shown, given[surest]),
-        f"{name}\nfor the truth": method(trained.model, shown, labels),
+        f"{name}\nfor the truth": method(trained.model, shown, images.labels[surest]),
     }
-    low, high = wilson_interval(len(wrong), len(images))
+    share = percent(len(wrong) / len(images), wilson_interval(len(wrong), len(images)), unit=" %")
     return Picture(
         "mistakes",
         f"The {len(surest)} most confident of {len(wrong):,} mistakes among {len(images):,} images "
-        f"({100 * len(wrong) / len(images):.2f} % [{100 * low:.1f}, {100 * high:.1f}]).",
-        model_figures.maps_figure(
+        f"({share}).",
+        maps_figure(
             shown, captions, maps, "Most confident mistakes: true class → answer, probability"
         ),
     )
 
 
 def _embeddings(trained: TrainedModel, images: LabeledImages, embedded: int, seed: int) -> Picture:
-    """Draw pixels and features on planes, with what a nearest neighbor knows there."""
+    """Draw pixels and features on planes, with what a nearest neighbor tells there."""
     chosen = generator(seed, "embedded images").permutation(len(images))[:embedded]
     images = images.take(np.sort(chosen))
     spaces = {
@@ -188,12 +210,10 @@ def _embeddings(trained: TrainedModel, images: LabeledImages, embedded: int, see
     said = ", ".join(f"{e.name} {_share(e.score, len(images))}" for e in embeddings)
     return Picture(
         "tsne",
-        f"t-SNE of {len(images):,} images, {seen:,} of which were trained on. Share whose nearest "
-        f"other image has the same class (1-NN, leave one out, Wilson's 95 % interval): {said}. "
-        "On a plane of t-SNE only nearness has a meaning; sizes and gaps have none.",
-        model_figures.embedding_figure(
-            embeddings, images.labels, images.class_names, f"t-SNE of {images.name}"
-        ),
+        f"t-SNE of {len(images):,} images, {seen:,} of which the model was trained on. Share whose "
+        "nearest other image has the same class (1-NN, leave one out, Wilson's 95 % interval): "
+        f"{said}. On a plane of t-SNE, only nearness has a meaning; sizes and gaps have none.",
+        embedding_figure(embeddings, images.labels, images.class_names, f"t-SNE of {images.name}"),
     )
 
 
@@ -211,12 +231,12 @@ def _filters(model: keras.Model) -> Picture | None:
         "filters",
         f"{len(shown)} of {len(kernels)} filters of the first layer, {layer.name}, summed over the "
         "channels; blue is positive, red negative, each on its own scale.",
-        model_figures.filters_figure(shown, f"Filters of {layer.name}"),
+        filters_figure(shown, f"Filters of {layer.name}"),
     )
 
 
 def _one_of_each(labels: np.ndarray, count: int) -> np.ndarray:
-    """Return `count` positions: the first of each class, then the second of each."""
+    """Return `count` positions: the first image of each class, then the second of each."""
     turn = np.zeros(len(labels), np.int64)
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
@@ -225,7 +245,7 @@ def _one_of_each(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def _correlation(maps: np.ndarray, others: np.ndarray) -> float:
-    """Return the mean over images of the maps' correlation; a map of one value has none."""
+    """Return the mean correlation of maps; a map of a single value has none."""
     a, b = (m.reshape(len(m), -1) - m.mean((1, 2))[:, np.newaxis] for m in (maps, others))
     norms = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     there = norms > 0
@@ -243,5 +263,4 @@ def _mean(values: np.ndarray) -> str:
 
 
 def _share(score: float, n: int) -> str:
-    low, high = wilson_interval(round(score * n), n)
-    return f"{100 * score:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    return percent(score, wilson_interval(round(score * n), n), digits=1, unit=" %")
