@@ -24,28 +24,23 @@ from mnist_keras.cli.report import report
 from mnist_keras.cli.run import run
 from mnist_keras.cli.train import train
 
+# By name: where the module of an error was not imported, the error is not raised.
+_CODES = {
+    "ExperimentError": 2,
+    "ExplanationError": 2,
+    "FileError": 2,
+    "DataError": 3,
+    "BackendError": 4,
+    "DivergedError": 6,
+}
+
 
 def _exit_code(error: Exception) -> int | None:
     """Return the documented exit code of an error of the library."""
-    from mnist_keras._foundations.backends import BackendError
-    from mnist_keras._foundations.files import FileError
-    from mnist_keras.datasets.images import DataError
-    from mnist_keras.training.record import DivergedError
-    from mnist_keras.training.settings import ExperimentError
-
-    codes: dict[type, int] = {
-        ExperimentError: 2,
-        FileError: 2,
-        DataError: 3,
-        BackendError: 4,
-        DivergedError: 6,
-    }
-    # It imports Keras: where it is not imported, its error is not raised.
-    if explanations := sys.modules.get("mnist_keras.explanations.maps"):
-        codes[explanations.ExplanationError] = 2
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # the output's, e.g.
         return 2
-    return next((code for kind, code in codes.items() if isinstance(error, kind)), None)
+    kinds = (kind.__name__ for kind in type(error).__mro__)
+    return next((_CODES[name] for name in kinds if name in _CODES), None)
 
 
 _STOPPED = (130, 143)  # Ctrl-C, SIGTERM
@@ -72,7 +67,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mnist-keras", prog_name="mnist-keras")
 def cli() -> None:
-    """Reproduce and check a small-data MNIST report on JAX, TensorFlow or PyTorch.
+    """Reproduce and check a small-data MNIST paper on JAX, TensorFlow or PyTorch.
 
     Exit codes: 0 done, 1 unexpected, 2 usage, 3 data refused, 4 backend missing or
     unusable, 5 claims not supported (run, report) or runs not the same (compare), 6 finished
@@ -80,19 +75,11 @@ def cli() -> None:
     """
 
 
-cli.add_command(run)
-cli.add_command(report)
-cli.add_command(compare)
-cli.add_command(check)
-cli.add_command(data)
-cli.add_command(train)
-cli.add_command(pretrain)
-cli.add_command(predict)
-cli.add_command(evaluate)
-cli.add_command(explain)
-cli.add_command(export)
-cli.add_command(demo)
-cli.add_command(list_experiments)
+for command in (
+    *(run, report, compare, check, data, train, pretrain, predict),
+    *(evaluate, explain, export, demo, list_experiments),
+):
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ from mnist_keras.cli.data_options import (
     seed_images,
     unlabeled_images,
 )
+from mnist_keras.cli.field_options import fields_command, given
 from mnist_keras.cli.progress import progress
-from mnist_keras.cli.settings_options import SettingsCommand
 
 if TYPE_CHECKING:
     from mnist_keras.experiments.recipes import Recipe
@@ -22,7 +22,20 @@ if TYPE_CHECKING:
     from mnist_keras.training.data import Data
 
 
-@click.command(cls=SettingsCommand)
+# Settings of runs that no single network comes from.
+_LEFT_OUT = (
+    *("copies", "members", "views", "pretraining", "pretraining_epochs", "frozen"),
+    *("self_training", "self_training_epochs", "self_training_rounds"),
+)
+
+
+def _networks() -> dict[str, Any]:
+    from mnist_keras.training.settings import Network
+
+    return {"model": Network}
+
+
+@click.command(cls=fields_command("mnist_keras.training.settings:Settings", _LEFT_OUT, _networks))
 @options.output("The file that is written: the model with its card.")
 @options.overwrite
 @click.option(
@@ -67,8 +80,7 @@ def train(
     from mnist_keras.experiments.recipes import LABELS_ALONE, WITH_UNLABELED
     from mnist_keras.training.settings import Settings
 
-    given = {name: chosen.pop(name) for name in Settings.model_fields if name in chosen}
-    given = {name: value for name, value in given.items() if value is not None}
+    changes = given(chosen, Settings.model_fields)
     check_data_options(**chosen)
     options.check_output(output, overwrite)
     if unlabeled and not best:
@@ -98,7 +110,7 @@ def train(
         recipe = WITH_UNLABELED if len(data.without_labels) else LABELS_ALONE
         settings = recipe.settings
         click.echo(_expectation(recipe, data), err=True)
-    settings = settings.replace(**given)
+    settings = settings.replace(**changes)
     run = Run.whole(settings, seed)
     with progress([run]) as show:
         trained = train_model(settings, seed, data, start, show(run))

@@ -4,36 +4,47 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from mnist_keras.training.record import Record
 from mnist_keras.training.run import Run
+from mnist_keras.training.settings import ExperimentFields, Number
 
 # Rounding errors grow from step to step, so agreement is promised for this many epochs only.
 PROMISED_EPOCHS = 10
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tolerance:
+class Tolerance(ExperimentFields):
     """How far two records of one run may be apart.
 
     Initial weights, batches and dropout masks must be identical to the last bit.
-
-    Attributes:
-        first_epoch: Largest difference of the first epoch's training loss.
-        loss: Largest difference of the training loss in the first ten epochs.
-        predictions: Least share of test and held-out images given the same class, at the last
-            scored epoch among the first ten.
-        normalized: Largest difference of `small_cnn`'s loss in the first ten epochs, as a share of
-            that loss. Nothing else is asked of this network: batch normalization multiplies
-            rounding errors by two or three in each step.
     """
 
-    first_epoch: float = 1e-5
-    loss: float = 5e-3
-    predictions: float = 0.995
-    normalized: float = 0.05
+    first_epoch: Number = 1e-5
+    """Largest difference of the first epoch's training loss."""
+    loss: Number = 5e-3
+    """Largest difference of the training loss in the first ten epochs."""
+    predictions: Annotated[float, Field(ge=0, le=1)] = 0.995
+    """Least share of test and held-out images given the same class, at the last scored epoch among
+    the first ten."""
+    normalized: Number = 0.05
+    """Largest difference of small_cnn's loss in the first ten epochs, as a share of that loss.
+    Nothing else is asked of this network: batch normalization multiplies rounding errors by two or
+    three in each step."""
+
+    def __str__(self) -> str:
+        return (
+            "Initial weights, batches and dropout masks identical; training loss within "
+            f"{self.first_epoch:g} after the first epoch and {self.loss:g} in the first "
+            f"{PROMISED_EPOCHS}; at least {self.predictions:.1%} of the predictions equal at the "
+            "last epoch scored among them. Later epochs are shown, not judged. Of small_cnn, whose "
+            "batch normalization multiplies rounding: identical as above, and the loss within "
+            f"{self.normalized:.0%} in the first {PROMISED_EPOCHS} epochs; the rest is shown, not "
+            "judged."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
