@@ -416,7 +416,7 @@ def test_every_table_says_what_is_left_out(run, invoke, two_classes, picture, tm
         assert name in (out / table).read_text(), table
     assert f"Claim: {name}" not in result.stdout
     assert "Of 10 image files: 1 left out, 1 resized." in result.stdout
-    assert "numbers compare only if these are 10 classes of 50 images of MNIST" in result.stdout
+    assert "numbers compare only if these are 10 classes of 50 MNIST images" in result.stdout
     plan = json.loads((out / "plan.json").read_text())
     assert plan["left_out"] == {"a/bad\n.png": "empty file"}
     assert json.loads((out / "tables.json").read_text())["left_out"] == plan["left_out"]

@@ -31,13 +31,11 @@ def key(parts: Iterable[object]) -> str:
 def remembered(name: str) -> dict[str, np.ndarray] | None:
     """Return the arrays kept under a name, or `None` if they cannot be read."""
     path = folder() / f"{name}.npz"
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = dict(arrays)
+    with suppress(Exception):  # on damaged files, NumPy and zipfile raise almost anything
         os.utime(path)
-    except Exception:  # on damaged files, NumPy and zipfile raise almost anything
-        return None
-    return found
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    return None
 
 
 def remember(name: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -51,12 +49,11 @@ def remember(name: str, arrays: Mapping[str, np.ndarray]) -> None:
 def kept_array(name: str) -> np.ndarray | None:
     """Return the array kept under a name, mapped from the disk, or `None` if there is none."""
     path = folder() / f"{name}.npy"
-    try:
-        array: np.ndarray = np.load(path, mmap_mode="r")
+    with suppress(Exception):
         os.utime(path)
-    except Exception:
-        return None
-    return array
+        array: np.ndarray = np.load(path, mmap_mode="r")
+        return array
+    return None
 
 
 def new_array(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:

@@ -31,11 +31,7 @@ def end_of(content: bytes) -> int | None:
 
 
 def damaged_chunk(content: bytes) -> str | None:
-    """Return the name of the first chunk of a PNG whose checksum is wrong, or `None`.
-
-    Raises:
-        struct.error: If the PNG has no end.
-    """
+    """Return the name of the first damaged chunk of a PNG that has an end, or `None`."""
     # Pillow's verify() takes six times as long for digits, and overlooks the last chunk.
     for kind, data, checksum in _png_chunks(content):
         if zlib.crc32(data) != checksum:
@@ -44,11 +40,7 @@ def damaged_chunk(content: bytes) -> str | None:
 
 
 def has_all_rows(content: bytes) -> bool:
-    """Return whether the compressed data of a PNG is whole and contains all rows.
-
-    Raises:
-        struct.error: If the PNG has no end.
-    """
+    """Return whether the compressed data of a PNG that has an end is whole and has all rows."""
     width, height, depth, colors, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, 16)
     bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colors]
     # The passes of an interlaced PNG (Adam7): first column, first row, and the steps to the next.
@@ -70,11 +62,7 @@ def has_all_rows(content: bytes) -> bool:
 
 
 def end_of_scans(content: bytes) -> int:
-    """Return where the compressed data of a JPEG's last scan ends, without fill bytes.
-
-    Raises:
-        IndexError, struct.error: If the JPEG has no end.
-    """
+    """Return where the data of the last scan ends, of a JPEG that has an end."""
     stop = max((end for marker, end in _jpeg_parts(content) if marker == 0xDA), default=2)
     while True:
         if content[stop - 1] == 0xFF:  # a fill byte
