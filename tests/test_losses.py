@@ -462,16 +462,13 @@ def test_16_bit_losses_keep_large_labels(dtype):
     assert loss.get_config()["dtype"] == dtype
 
 
-@pytest.fixture
-def bfloat16_floatx():
-    keras.config.set_floatx("bfloat16")
-    yield
-    keras.config.set_floatx("float32")
-
-
-def test_a_16_bit_floatx_is_promoted(bfloat16_floatx):
+def test_a_16_bit_floatx_is_promoted():
     """set_floatx("bfloat16") leaves the loss in float32."""
-    assert FocalLoss().dtype == "float32"
+    keras.config.set_floatx("bfloat16")
+    try:
+        assert FocalLoss().dtype == "float32"
+    finally:
+        keras.config.set_floatx("float32")
 
 
 def test_float64_is_kept_where_asked_for():
@@ -546,7 +543,7 @@ def test_reductions_weights_and_masks_are_those_of_keras(reduction, ignore_class
 
 
 def test_ignored_rows_with_known_weights():
-    """The weighted means of the specification."""
+    """The weighted means come out as computed by hand, with weights in a row or a column."""
     labels, logits = [0, 1, 2, -1], np.concatenate([ROWS, [[NAN] * 3]])
     for reduction, right in ("mean", 0.256663), ("mean_with_sample_weight", 0.128331):
         loss = FocalLoss(from_logits=True, ignore_class=-1, reduction=reduction)
@@ -684,13 +681,14 @@ def test_fit(jit_compile):
 def test_class_weight_and_sample_weight_in_fit(jit_compile):
     """class_weight is the sample weight of each label, and is like alpha."""
     weights = {0: 0.5, 1: 1.0, 2: 2.0}
-    plain = FocalLoss(from_logits=True)
-    by_class = history_loss(tiny_model(plain, jit_compile=jit_compile), class_weight=weights)
-    by_row = history_loss(
-        tiny_model(plain, jit_compile=jit_compile), sample_weight=np.array([0.5, 1, 2])[Y]
-    )
-    alpha = FocalLoss(alpha=[0.5, 1, 2], from_logits=True)
-    by_alpha = history_loss(tiny_model(alpha, jit_compile=jit_compile))
+
+    def first_loss(alpha=1, **kwargs):
+        loss = FocalLoss(alpha=alpha, from_logits=True)
+        return history_loss(tiny_model(loss, jit_compile=jit_compile), **kwargs)
+
+    by_class = first_loss(class_weight=weights)
+    by_row = first_loss(sample_weight=np.array([0.5, 1, 2])[Y])
+    by_alpha = first_loss(alpha=[0.5, 1, 2])
     assert by_class == pytest.approx(by_row, rel=1e-6)
     assert by_class == pytest.approx(by_alpha, rel=1e-6)
 
@@ -795,6 +793,7 @@ def saved(tmp_path_factory):
 def test_a_saved_model_loads_in_a_fresh_process(saved, backend):
     """A .keras file written here gives the same loss in a fresh process, on every backend."""
     folder, loss, config = saved
+    assert config["alpha"] == [0.5, 1, 2]
     command = [sys.executable, "-c", LOAD_ELSEWHERE, folder / "model.keras", folder / "x.npy"]
     environment = {**os.environ, "KERAS_BACKEND": backend, "OMP_NUM_THREADS": "1"}
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -843,17 +842,8 @@ def test_trap_alpha_off_the_last_axis():
     assert_allclose(right[1], [0.716022, 0.0041443, 0.0091356], rtol=1e-4)
 
 
-def test_trap_numpy_alpha_in_a_file(tmp_path):
-    """A model whose loss had a NumPy alpha loads and evaluates as before."""
-    model = tiny_model(FocalLoss(alpha=np.array([0.5, 1, 2]), from_logits=True))
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert loaded.loss.alpha == [0.5, 1, 2]
-    assert loaded.evaluate(X, Y, verbose=0) == pytest.approx(model.evaluate(X, Y, verbose=0))
-
-
-# The other five: `alpha` of length 1, negative `alpha`, negative `gamma`, smoothing off the last
-# axis, and labels above 256 with a 16-bit dtype are among the tests above.
+# The other six are among the tests above: a NumPy `alpha` in a file, `alpha` of length 1, negative
+# `alpha`, negative `gamma`, smoothing off the last axis, and labels above 256 with a 16-bit dtype.
 
 
 # Everything at once.
