@@ -1,9 +1,9 @@
-"""The original's program in plain PyTorch: the yardstick for speed, and the original for the tests.
+"""The original's program in plain PyTorch: the yardstick for speed, and a reference for the tests.
 
-Networks, loss and loops are those of the report, sections 2.1.2, 2.1.3, 3.1.3 and 3.3. It trains
-every number of every table by itself, as the report did: 221 epochs of the CNN. Two things are
-added: images are read from IDX files into memory once, and each trained network classifies the
-held-out images, too, since `mnist-keras run` does.
+Its networks, loss and loops are those of the original's sections 2.1.2, 2.1.3, 3.1.3 and 3.3. Like
+the original, it trains anew for each number of each table: 221 epochs of the CNN. Two things are
+added. Images are read from IDX files into memory once, and each trained network also classifies
+the held-out images, because `mnist-keras run` does.
 
     python tests/benchmarks/original_program.py IDX_FOLDER
 """
@@ -70,7 +70,7 @@ class FocalLoss(nn.Module):
 
 
 def read_mnist(folder):
-    """Return the t10k images as the report read them, (n, 3, 28, 28) in [0, 1], and labels."""
+    """Return the t10k images as the original reads them, (n, 3, 28, 28) in [0, 1], and labels."""
     with gzip.open(Path(folder, "t10k-images-idx3-ubyte.gz")) as file:
         images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 1, 28, 28)
     with gzip.open(Path(folder, "t10k-labels-idx1-ubyte.gz")) as file:
@@ -80,7 +80,7 @@ def read_mnist(folder):
 
 
 def train(name, network, criterion, optimizer, epochs, data):
-    """Train one network as the report does and print its loss and accuracies."""
+    """Train one network as the original does, and print its loss and accuracies."""
     train_set, test_set, heldout_set = data
     model = network()
     optimizer = optimizer(model.parameters(), lr=0.001)

@@ -1,9 +1,9 @@
-"""Time `mnist-keras run` against the original's program, whole processes, alternating.
+"""Time `mnist-keras run` beside the original's program, as whole processes that alternate.
 
     python tests/benchmarks/report_tables.py IDX_FOLDER --backends jax tensorflow torch --rounds 3
 
-Prints seconds and peak memory of each program, median over the rounds, and the ratio to the
-original's program round by round, as Markdown. The backends and PyTorch have to be installed.
+Prints a Markdown table: each program's seconds and peak memory (the median over the rounds), and
+its ratio to the original's program in each round. The backends and PyTorch must be installed.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""The numbers of docs/representation.md that `mnist-keras run` does not print.
+"""Print the numbers of docs/representation.md that `mnist-keras run` does not print.
 
-    python docs/representation.py tuning IDX_FOLDER [WORD]
-    python docs/representation.py table RESULTS_FOLDER…
+    python tests/benchmarks/representation.py tuning IDX_FOLDER [WORD]
+    python tests/benchmarks/representation.py table RESULTS_FOLDER…
 
-`tuning` cross-validates inside the 400 labels of seeds 0 to 4; held-out images are learned from
-where an arm does so, without labels, and never scored. WORD keeps the variants that have it in
-their name. `table` puts the held-out accuracies of several results folders side by side.
+`tuning` cross-validates inside the 400 labels of seeds 0 to 4. Arms that learn from unlabeled
+images learn from the held-out ones, which are never scored. WORD keeps the variants whose name
+has it. `table` puts the held-out accuracies of several results folders side by side.
 """
 
 import sys
@@ -28,7 +28,8 @@ from mnist_keras.experiments.report.rows import results  # noqa: E402
 from mnist_keras.experiments.results_folder import ResultsFolder  # noqa: E402
 from mnist_keras.training import classical, representation, stages  # noqa: E402
 from mnist_keras.training.data import Data  # noqa: E402
-from mnist_keras.training.engine import Trainer  # noqa: E402
+from mnist_keras.training.engine import train  # noqa: E402
+from mnist_keras.training.networks import Networks  # noqa: E402
 from mnist_keras.training.run import Run  # noqa: E402
 
 SEEDS = range(5)
@@ -37,7 +38,7 @@ ARMS = {arm.name: arm.settings for arm in EXPERIMENT.arms}
 HOG, COPIES = "deskew + HOG + SVM", "deskew + HOG + SVM, 10 elastic copies"
 PROBE, STUDENT = "VICReg, linear probe", "self-training, transductive"
 ONE = {"width": 16, "members": 1, "views": 0}
-# Arm, settings that differ, and numbers of modules that differ.
+# The arm, the settings that differ, and the modules' numbers that differ.
 VARIANTS = {
     "HOG, 5×5 cells, 9 directions (chosen)": (HOG, {}, {}),
     "HOG, 4×4 cells, 9 directions": (HOG, {}, {(classical, "_CELLS"): 4}),
@@ -69,23 +70,22 @@ VARIANTS = {
 
 
 def cross_validated(settings, images, seed):
-    """Return which of the 400 are right if each fifth is predicted from the other four."""
+    """Return which of the 400 are right when each fifth is predicted from the other four."""
     drawn, heldout = draw(images, 50, seed)
     training, _ = Data(drawn, heldout).split(settings, seed)
     folds = StratifiedKFold(5, shuffle=True, random_state=seed).split(
         training.labels, training.labels
     )
-    right, trainer = [], Trainer()
+    right, networks = [], Networks()
     for _, fold in folds:
         data = Data(training, heldout.take([]), training.fingerprints[fold], unlabeled=heldout)
-        run = Run(settings=settings, seed=seed, scored_at=(settings.all_epochs,))
-        record = trainer.train(run, data)
+        record = train(Run.whole(settings, seed), data, networks=networks).record
         right += (record.scores[settings.all_epochs].test == record.test_labels).tolist()
     return np.array(right)
 
 
 def tuning(images, word=""):
-    """Yield header and rows: the variants whose name has the word."""
+    """Yield the header and a row for each variant whose name has the word."""
     yield ["variant", "right of 2,000, % [Wilson's 95 % interval]"]
     for name, (arm, changes, numbers) in VARIANTS.items():
         if word not in name:
@@ -101,7 +101,7 @@ def tuning(images, word=""):
 
 
 def side_by_side(paths):
-    """Yield header and rows: of each arm, what it saw and its held-out accuracy on each data."""
+    """Yield the header and a row for each arm: its held-out accuracy in each results folder."""
     found = []
     for path in paths:
         folder = ResultsFolder(Path(path))
