@@ -47,7 +47,7 @@ def sentence(error: ValidationError, record: type[BaseModel]) -> str:
     match found["type"]:
         case "missing":
             return f"{place}`{name}` is missing"
-        case "extra_forbidden":
+        case "extra_forbidden" | "unexpected_keyword_argument":
             return place + unknown("key", name, record.model_fields if len(location) == 1 else ())
         case "literal_error":
             return place + unknown(name, value, re.findall("'([^']*)'", found["ctx"]["expected"]))
@@ -89,7 +89,10 @@ def _expected(schema: Mapping[str, Any], location: tuple[int | str, ...]) -> str
     node: Mapping[str, Any] = schema
     for part in location:
         node = _resolved(schema, node)
-        node = node["items"] if isinstance(part, int) else node.get("properties", {}).get(part, {})
+        if isinstance(part, int):
+            node = node["prefixItems"][part] if "prefixItems" in node else node["items"]
+        else:
+            node = node.get("properties", {}).get(part, {})
     node = _resolved(schema, node)
     kind = _KINDS.get(node.get("type", ""), "of another type")
     low, high = (node.get(f"exclusive{bound}") for bound in ("Minimum", "Maximum"))

@@ -1,6 +1,5 @@
 """A model's card: what is to be known of it besides its weights."""
 
-import base64
 import json
 import math
 from collections.abc import Mapping
@@ -9,9 +8,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
-    PlainSerializer,
     ValidationError,
     model_validator,
 )
@@ -19,9 +16,9 @@ from pydantic import (
 from mnist_keras._foundations.fields import Fields, sentence
 from mnist_keras._foundations.files import escaped
 from mnist_keras._foundations.statistics import wilson_interval
-from mnist_keras.datasets.images import FINGERPRINT, DataError
+from mnist_keras.datasets.images import DataError
 from mnist_keras.inference.model_input import ModelInput
-from mnist_keras.training.record import Record
+from mnist_keras.training.record import Array, Record
 from mnist_keras.training.settings import Settings
 
 _FORMAT = 3
@@ -37,16 +34,6 @@ def _shown(name: str) -> str:
     if escaped(name) != name:
         raise ValueError("class_names that cannot be shown")
     return name
-
-
-def _pack(fingerprints: np.ndarray) -> str:
-    return base64.b64encode(b"".join(fingerprints.tolist())).decode("ascii")
-
-
-def _unpack(given: Any) -> Any:
-    if not isinstance(given, str):
-        return given
-    return np.frombuffer(base64.b64decode(given, validate=True), FINGERPRINT)
 
 
 class Accuracy(Fields):
@@ -97,9 +84,7 @@ class Card(Fields):
     """Versions it was trained with; "backend" names the backend."""
     pretraining: str = ""
     """Of a model that began as an encoder's file: what that was trained on."""
-    trained_on: Annotated[
-        np.ndarray, BeforeValidator(_unpack), PlainSerializer(_pack, when_used="json")
-    ]
+    trained_on: Array
     """Content hashes of the images whose labels it has seen."""
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, WithJsonSchema
 
 from mnist_keras._foundations.fields import Fields, sentence
 from mnist_keras._foundations.files import FileError
@@ -31,26 +31,30 @@ class RecordError(FileError):
     """A results folder or a record that cannot be used. The message names the file."""
 
 
-def _pack(classes: np.ndarray) -> str:
-    return base64.b64encode(classes.astype("<u2").tobytes()).decode("ascii")
+def _pack(array: np.ndarray) -> dict[str, Any]:
+    least = array
+    if array.dtype.kind == "i" and array.size and array.min() >= 0:
+        least = array.astype(np.min_scalar_type(array.max()))
+    text = base64.b64encode(least.tobytes()).decode("ascii")
+    return {"dtype": least.dtype.str, "shape": list(array.shape), "base64": text}
 
 
 def _unpack(given: Any) -> Any:
-    if not isinstance(given, str):
-        return given
-    return np.frombuffer(base64.b64decode(given, validate=True), "<u2").astype(np.int64)
-
-
-def _pack_pixels(images: np.ndarray) -> dict[str, Any]:
-    text = base64.b64encode(images.tobytes()).decode("ascii")
-    return {"shape": list(images.shape), "pixels": text}
-
-
-def _unpack_pixels(given: Any) -> Any:
     if not isinstance(given, dict):
         return given
-    pixels = np.frombuffer(base64.b64decode(given["pixels"], validate=True), np.uint8)
-    return pixels.reshape(given["shape"])
+    if set(given) != {"dtype", "shape", "base64"}:
+        raise ValueError("an array needs dtype, shape and base64")
+    content = base64.b64decode(given["base64"], validate=True)
+    return np.frombuffer(content, np.dtype(given["dtype"])).reshape(given["shape"])
+
+
+# An array; in JSON, its bytes in base64. Integers >= 0 take as few bytes as they need there.
+Array = Annotated[
+    np.ndarray,
+    BeforeValidator(_unpack),
+    PlainSerializer(_pack, when_used="json"),
+    WithJsonSchema({"type": "object"}),
+]
 
 
 # JSON has no NaN: a number that is not finite is null there.
@@ -58,12 +62,6 @@ Number = Annotated[
     float,
     BeforeValidator(lambda value: math.nan if value is None else value),
     PlainSerializer(lambda value: value if math.isfinite(value) else None, when_used="json"),
-]
-# `int64` of shape `(n,)`; in JSON, base64 of little-endian 16-bit integers.
-Classes = Annotated[np.ndarray, BeforeValidator(_unpack), PlainSerializer(_pack, when_used="json")]
-# `uint8` of shape `(n, height, width, channels)`.
-Pixels = Annotated[
-    np.ndarray, BeforeValidator(_unpack_pixels), PlainSerializer(_pack_pixels, when_used="json")
 ]
 
 
@@ -110,18 +108,21 @@ class Training:
 
 
 class Score(Fields):
-    """The classes that a model gave to the test and to the held-out images."""
+    """The classes that a model gave to the test and to the held-out images: integers, `(n,)`."""
 
-    test: Classes
-    heldout: Classes
+    test: Array
+    heldout: Array
 
 
 class Mistakes(Fields):
-    """A few images that a run ended up getting wrong, their true and their predicted classes."""
+    """A few images that a run ended up getting wrong, their true and their predicted classes.
 
-    images: Pixels
-    labels: Classes
-    predicted: Classes
+    Images are `uint8` of shape `(n, height, width, channels)`.
+    """
+
+    images: Array
+    labels: Array
+    predicted: Array
 
 
 class Record(Fields):
@@ -141,9 +142,9 @@ class Record(Fields):
     """Labeled images that were trained on."""
     n_unlabeled: int
     """Images that were learned from without their labels."""
-    test_labels: Classes
+    test_labels: Array
     """True classes of the test images."""
-    heldout_labels: Classes
+    heldout_labels: Array
     """True classes of the held-out images; empty without any."""
     history: History
     """The epochs of all stages."""
