@@ -101,7 +101,7 @@ def test_only_its_own_kind_is_replaced(copying, trained, tmp_path):
     copying(model, 0.0)
     (tmp_path / "photos").mkdir()
     for path in (tmp_path / "photos", tmp_path / "photos" / "..", Path()):
-        with pytest.raises(FileError, match="no onnx that could be replaced"):
+        with pytest.raises(FileError, match="only an earlier onnx export is replaced"):
             export_model(model, "onnx", path)
     assert not runtimes.replaceable(tmp_path / "photos", "saved_model")
     assert not runtimes.replaceable(Path(), "saved_model")

@@ -1,18 +1,21 @@
 """`mnist-keras export`: a trained model for another runtime."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mnist_keras.cli import options
+
+if TYPE_CHECKING:
+    from mnist_keras.inference.export import FormatName
 
 
 @click.command()
 @options.model
 @click.option(
     "--format",
-    "format",
-    type=click.Choice(["onnx", "saved_model", "litert", "torch"]),
+    type=options.LazyChoice("mnist_keras.inference.export:FormatName"),
     required=True,
     help="ONNX, TensorFlow's SavedModel, LiteRT (.tflite), or PyTorch's ExportedProgram (.pt2).",
 )
@@ -21,39 +24,38 @@ from mnist_keras.cli import options
     "--output",
     type=options.NamedPath(path_type=Path),
     metavar="PATH",
-    help="Default: the model's name with the suffix of the format.",
+    help="File or folder to write. Default: the model's name with the suffix of the format.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace what is there.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 @options.backend
 def export(
-    model: Path, format: str, output: Path | None, overwrite: bool, backend: str | None
+    model: Path, format: "FormatName", output: Path | None, overwrite: bool, backend: str | None
 ) -> None:
     """Write a model for another runtime, once that runtime has given the same logits.
 
-    onnx needs TensorFlow or PyTorch, saved_model and litert TensorFlow, torch PyTorch; the model
-    may have been trained on any backend. The exported model takes batches of any size of images
-    with values in 0…1, channels last, and gives logits.
+    onnx needs TensorFlow or PyTorch, saved_model and litert need TensorFlow, torch needs PyTorch.
+    The model may have been trained on any backend. The exported model takes images with values in
+    0…1, channels last, in batches of any size, and gives logits.
     """
     options.use_backend(backend)
     import keras
 
-    import mnist_keras.inference.export as runtimes
     from mnist_keras._foundations.files import check_writable
+    from mnist_keras.inference.export import FORMATS, check, export_model, replaceable
     from mnist_keras.inference.model_file import load_model
 
-    runtimes.check(format, keras.backend.backend())
-    if output is None:
-        output = model.with_name(f"{model.stem}{runtimes.FORMATS[format].suffix}")
+    check(format, keras.backend.backend())
+    output = output or model.with_name(f"{model.stem}{FORMATS[format].suffix}")
     if not output.parent.is_dir():
         raise click.UsageError(f"--output: no such folder: {output.parent}")
-    if not runtimes.replaceable(output, format) or (output.exists() and output.samefile(model)):
-        raise click.UsageError(f"{output} is no {format} that could be replaced")
+    if not replaceable(output, format) or (output.exists() and output.samefile(model)):
+        raise click.UsageError(f"{output}: only an earlier {format} export is replaced")
     check_writable(output)
     if output.exists() and not overwrite:
         raise click.UsageError(f"{output} is there already; --overwrite replaces it")
     trained = load_model(model)
-    difference = runtimes.export_model(trained.model, format, output)
-    form = trained.card.input.form
-    click.echo(f"{output}: logits differ by {difference:.1e} of the largest at most")
-    click.echo(f"takes float32 images of {'×'.join(map(str, form.shape))}, levels / 255")
+    difference = export_model(trained.model, format, output)
+    shape = "×".join(map(str, trained.card.input.form.shape))
+    click.echo(f"{output}: logits differ by at most {difference:.1e} of the largest")
+    click.echo(f"takes float32 images of {shape}, levels / 255")
     click.echo(f"classes: {', '.join(trained.card.class_names)}")

@@ -12,7 +12,8 @@ import click
 from mnist_keras.cli import options
 
 if TYPE_CHECKING:
-    from mnist_keras.inference.classification import Classified, ImageSource
+    import numpy as np
+
     from mnist_keras.inference.model_input import Fit, Invert
 
 _COLUMNS = ("file", "class", "probability", "runner_up", "runner_up_probability")
@@ -21,13 +22,7 @@ _COLUMNS = ("file", "class", "probability", "runner_up", "runner_up_probability"
 @click.command()
 @options.model
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|-…")
-@click.option(
-    "--format",
-    "format",
-    type=click.Choice(["table", "csv", "jsonl"]),
-    default="table",
-    show_default=True,
-)
+@options.word("--format", ("table", "csv", "jsonl"), "table", "How the answers are printed.")
 @options.invert
 @options.fit
 @options.max_files
@@ -41,17 +36,19 @@ def predict(
     max_files: int,
     backend: str | None,
 ) -> None:
-    """Say for each image its class, the probability of that, and the runner-up.
+    """Print the class of each image, its probability, and the runner-up.
 
     MODEL is a file of `mnist-keras train`. Images are files, folders with all images below them,
-    or - for one image on stdin. One that cannot be used is named on stderr and skipped; the exit
-    code is then 3.
+    or - for one image on stdin. Images that cannot be used are named on stderr and skipped; the
+    exit code is then 3.
 
-    An image of the model's size is taken as it is. Of another size, say a photo of a digit on
-    paper, the sign is taken off its background and centerd as in MNIST (--fit). An image whose background
-    is bright where the training images' is dark is inverted, and the reverse (--invert).
+    An image of the model's size is taken as it is. In an image of another size, such as a photo of
+    a digit on paper, the digit is separated from its background and centered as in MNIST (--fit).
+    If the background is bright and that of the training images is dark, or the reverse, the image
+    is inverted (--invert).
     """
     options.use_backend(backend)
+    from mnist_keras._foundations.files import escaped
     from mnist_keras.datasets.image_folder.decoding import read_stream
     from mnist_keras.inference.classification import ImageSource, classify, image_files
     from mnist_keras.inference.model_file import load_model
@@ -65,36 +62,35 @@ def predict(
             sources += image_files(Path(name), max_files)
         else:
             raise click.UsageError("the path is empty")
-    write = _writer(format, sources)
+    names = [escaped(source.name) for source in sources]
+    write = _writer(format, max(map(len, names)))
     bad = 0
-    for found in classify(trained, sources, invert, fit):
+    for shown, found in zip(names, classify(trained, sources, invert, fit), strict=True):
         if found.probabilities is None:
             bad += 1
-            click.echo(f"{_shown(found.name)}: {found.reason}", err=True)
+            click.echo(f"{shown}: {found.reason}", err=True)
         else:
-            write(_cells(found, trained.card.class_names))
+            cells = _cells(found.probabilities, trained.card.class_names)
+            write([shown if format == "table" else found.name, *cells])
     if bad:
         click.echo(f"{bad:,} of {len(sources):,} images skipped", err=True)
         sys.exit(3)
 
 
-def _cells(found: "Classified", class_names: Sequence[str]) -> list[str]:
-    assert found.probabilities is not None
-    first, *others = found.probabilities.argsort(kind="stable")[::-1]
-    cells = [found.name]
-    for index in (first, *others[:1]):
-        cells += [class_names[index], f"{found.probabilities[index]:.6f}"]
-    return cells + [""] * (len(_COLUMNS) - len(cells))
+def _cells(probabilities: "np.ndarray", class_names: Sequence[str]) -> list[str]:
+    first, *others = probabilities.argsort(kind="stable")[::-1]
+    cells = [(class_names[i], f"{probabilities[i]:.6f}") for i in (first, *others[:1])]
+    return [cell for pair in (*cells, ("", ""))[:2] for cell in pair]
 
 
-def _writer(format: str, sources: "Sequence[ImageSource]") -> Callable[[Sequence[str]], None]:
-    """Return the function that writes one line, after what stands above the first."""
+def _writer(format: str, width: int) -> Callable[[Sequence[str]], None]:
+    """Return the function that writes one row; the header is written at once."""
     if format == "jsonl":
 
         def write_json(cells: Sequence[str]) -> None:
-            line = dict(zip(_COLUMNS, cells, strict=True))
-            numbers = {k: float(v) if v else None for k, v in line.items() if "probability" in k}
-            click.echo(json.dumps(line | numbers, ensure_ascii=False))
+            row = dict(zip(_COLUMNS, cells, strict=True))
+            numbers = {k: float(v) if v else None for k, v in row.items() if "probability" in k}
+            click.echo(json.dumps(row | numbers, ensure_ascii=False))
 
         return write_json
     if format == "csv":
@@ -106,17 +102,9 @@ def _writer(format: str, sources: "Sequence[ImageSource]") -> Callable[[Sequence
 
         write_row(_COLUMNS)
         return write_row
-    width = max(len(_shown(source.name)) for source in sources)
 
     def write_line(cells: Sequence[str]) -> None:
-        name, *others = cells
-        click.echo("  ".join([_shown(name).ljust(width), *others]).rstrip())
+        click.echo("  ".join([cells[0].ljust(width), *cells[1:]]).rstrip())
 
     write_line(["file", "class", "probability", "runner-up", "probability"])
     return write_line
-
-
-def _shown(name: str) -> str:
-    from mnist_keras._foundations.files import escaped
-
-    return escaped(name)

@@ -5,23 +5,33 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-import keras
 import numpy as np
 
 from mnist_keras._foundations.backends import BackendError
 from mnist_keras._foundations.files import FileError, whole
 from mnist_keras._foundations.seeds import generator
 
-# Outputs of another runtime, relative to the largest logit (or 1): what rounding explains.
+# Keras is imported by the functions that need it, so that the command line can ask for the names.
+if TYPE_CHECKING:
+    import keras
+
+FormatName = Literal["onnx", "saved_model", "litert", "torch"]
+
+# Difference of logits, relative to the largest one (or 1), that rounding explains.
 TOLERANCE = 1e-5
 _COMPARED = 64
 _SAVED_MODEL = "_saved_model"  # a folder; the other formats are files
 
 
 class ExportError(BackendError):
-    """An exported file that does not do what the model does."""
+    """An exported file whose outputs differ from the model's."""
+
+
+_Runtime = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -29,26 +39,32 @@ class Format:
     """A format that models are exported to.
 
     Attributes:
-        suffix: Of its files.
-        backends: Backends that export to it, each with the packages needed there. Only those that
-            a test has run.
-        export: Writes a model to a path, with a batch of any size.
+        suffix: Suffix of its files.
+        backends: The backends that export to it and are tested, each with the packages that it
+            needs.
+        export: Writes a model to a path, for batches of any size.
         run: Loads the path in its own runtime and returns the function from images to logits.
     """
 
     suffix: str
     backends: dict[str, tuple[str, ...]]
-    export: Callable[[keras.Model, Path], None]
-    run: Callable[[Path], Callable[[np.ndarray], np.ndarray]]
+    export: "Callable[[keras.Model, Path], None]"
+    run: Callable[[Path], _Runtime]
 
 
-def _export_onnx(model: keras.Model, path: Path) -> None:
+def _export(format: str, model: "keras.Model", path: Path, **options: Any) -> None:
+    model.export(str(path), format=format, verbose=False, **options)
+
+
+def _export_onnx(model: "keras.Model", path: Path) -> None:
+    import keras
+
     signature = [keras.InputSpec(shape=model.input_shape, dtype="float32", name="images")]
-    model.export(str(path), format="onnx", verbose=False, input_signature=signature)
+    _export("onnx", model, path, input_signature=signature)
 
 
-def _run_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    # Its import would note in the user's cache that it was used.
+def _run_onnx(path: Path) -> _Runtime:
+    # Otherwise, its import leaves a note in the user's cache.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
@@ -57,22 +73,14 @@ def _run_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     return lambda x: session.run(None, {name: x})[0]
 
 
-def _export_saved_model(model: keras.Model, path: Path) -> None:
-    model.export(str(path), format="tf_saved_model", verbose=False)
-
-
-def _run_saved_model(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def _run_saved_model(path: Path) -> _Runtime:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
     return lambda x: loaded.serve(x).numpy()
 
 
-def _export_litert(model: keras.Model, path: Path) -> None:
-    model.export(str(path), format="litert", verbose=False)
-
-
-def _run_litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def _run_litert(path: Path) -> _Runtime:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path))
@@ -83,53 +91,52 @@ def _run_litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:
         interpreter.allocate_tensors()
         interpreter.set_tensor(takes["index"], x)
         interpreter.invoke()
-        return interpreter.get_tensor(gives["index"])
+        return np.asarray(interpreter.get_tensor(gives["index"]))
 
     return run
 
 
-def _export_torch(model: keras.Model, path: Path) -> None:
+def _export_torch(model: "keras.Model", path: Path) -> None:
     import torch
 
-    batch = {0: torch.export.Dim("batch")}
-    model.export(str(path), format="torch", verbose=False, dynamic_shapes=batch)
+    _export("torch", model, path, dynamic_shapes={0: torch.export.Dim("batch")})
 
 
-def _run_torch(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def _run_torch(path: Path) -> _Runtime:
     import torch
 
     module = torch.export.load(str(path)).module()
     return lambda x: module(torch.from_numpy(x)).detach().numpy()
 
 
-FORMATS = {
+FORMATS: dict[FormatName, Format] = {
     "onnx": Format(
         ".onnx",
-        {
-            "torch": ("onnx", "onnxruntime"),
-            "tensorflow": ("onnx", "tf2onnx", "onnxruntime"),
-        },
+        {"torch": ("onnx", "onnxruntime"), "tensorflow": ("onnx", "tf2onnx", "onnxruntime")},
         _export_onnx,
         _run_onnx,
     ),
-    "saved_model": Format(_SAVED_MODEL, {"tensorflow": ()}, _export_saved_model, _run_saved_model),
-    "litert": Format(".tflite", {"tensorflow": ("ai_edge_litert",)}, _export_litert, _run_litert),
+    "saved_model": Format(
+        _SAVED_MODEL, {"tensorflow": ()}, partial(_export, "tf_saved_model"), _run_saved_model
+    ),
+    "litert": Format(
+        ".tflite", {"tensorflow": ("ai_edge_litert",)}, partial(_export, "litert"), _run_litert
+    ),
     "torch": Format(".pt2", {"torch": ()}, _export_torch, _run_torch),
 }
 
 
-def check(format: str, backend: str) -> None:
-    """Refuse a format that cannot be exported to here.
+def check(format: FormatName, backend: str) -> None:
+    """Refuse a format that this backend and these packages do not export to.
 
     Raises:
-        BackendError: If the backend does not export to it, or packages are missing; with what to
-            use or install instead.
+        BackendError: If another backend has to be used, or packages are missing; it names them.
     """
     known = FORMATS[format].backends
     if backend not in known:
         others = " or ".join(f"--backend {name}" for name in known)
         raise BackendError(
-            f"{format} is not exported on {backend}; a model is the same on every backend: {others}"
+            f"{format} is not exported on {backend}. A model is the same on every backend: {others}"
         )
     missing = [name for name in known[backend] if importlib.util.find_spec(name) is None]
     if missing:
@@ -137,18 +144,18 @@ def check(format: str, backend: str) -> None:
         raise BackendError(f"{format} on {backend} needs more packages: pip install {packages}")
 
 
-def replaceable(path: Path, format: str) -> bool:
-    """Return whether an export may take that place: nothing of another kind is there."""
+def replaceable(path: Path, format: FormatName) -> bool:
+    """Return whether an export may be written there: it replaces only exports of its format."""
     if FORMATS[format].suffix != _SAVED_MODEL:
         return bool(path.name) and not path.is_dir()
     return bool(path.name) and (not path.exists() or (path / "saved_model.pb").is_file())
 
 
-def export_model(model: keras.Model, format: str, path: Path) -> float:
+def export_model(model: "keras.Model", format: FormatName, path: Path) -> float:
     """Export a model, load the file in its own runtime, and compare the logits of random images.
 
     Args:
-        model: Model of logits, of images with values in 0…1.
+        model: Model from images with values in 0…1 to logits.
         format: Key of `FORMATS`.
         path: File or, for a SavedModel, folder to write; it appears only if the outputs agree.
 
@@ -156,18 +163,20 @@ def export_model(model: keras.Model, format: str, path: Path) -> float:
         The largest difference of a logit, relative to the largest logit or to 1.
 
     Raises:
-        BackendError: As `check` does.
+        BackendError: As for `check`.
         ExportError: If the exported file gives other logits.
-        FileError: If it cannot be written, or is there and of another kind.
+        FileError: If it cannot be written, or something else is there.
     """
+    import keras
+
     if not replaceable(path, format):
-        raise FileError(f"{path}: no {format} that could be replaced")
+        raise FileError(f"{path}: only an earlier {format} export is replaced")
     check(format, keras.backend.backend())
     about = FORMATS[format]
     with whole(path, about.suffix) as unfinished:
         try:
             difference = _difference(model, about, unfinished)
-        except Exception as error:  # exporters raise almost anything, also of a full disk
+        except Exception as error:  # exporters raise almost anything, even on a full disk
             said = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise FileError(f"{path}: cannot be written: {said}") from error
         if not difference <= TOLERANCE:
@@ -178,14 +187,14 @@ def export_model(model: keras.Model, format: str, path: Path) -> float:
     return difference
 
 
-def _difference(model: keras.Model, about: Format, path: Path) -> float:
-    """Export a model to a path, and return how much its logits differ there."""
+def _difference(model: "keras.Model", about: Format, path: Path) -> float:
+    """Export a model to a path, and return how much the logits differ there."""
     x = generator(0, "exported images").random((_COMPARED, *model.input_shape[1:]), np.float32)
     expected = model.predict_on_batch(x)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # exporters warn of their own deprecated parts
+        warnings.simplefilter("ignore")  # exporters warn about their own deprecated parts
         about.export(model, path)
         run = about.run(path)
-        # Batches of other sizes, so that one that is fixed in the file is found.
+        # Batches of three sizes: the file must not fix the size.
         found = np.concatenate([run(x[:1]), run(x[1:8]), run(x[8:])])
     return float(np.abs(found - expected).max() / max(1, np.abs(expected).max()))
