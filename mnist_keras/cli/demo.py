@@ -8,10 +8,9 @@ from typing import Any
 
 import click
 
-from mnist_keras.cli.data_options import seed_images
 from mnist_keras.cli import options
+from mnist_keras.cli.data_options import seed_images
 from mnist_keras.cli.progress import progress
-from mnist_keras.cli.train import metric_lines
 
 
 @click.command()
@@ -67,6 +66,5 @@ def _trained(model: Path | None) -> Any:
     data, run = seed_images().of(0), Run.whole(Settings(), 0)
     with progress([run]) as show:
         trained = train_model(run.settings, run.seed, data, on_epoch=show(run))
-    for line in metric_lines(trained.card.metrics):
-        click.echo(line, err=True)
+    click.echo(trained.card.metrics, err=True)
     return trained

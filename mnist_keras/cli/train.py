@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,12 +15,6 @@ from mnist_keras.cli.data_options import (
 )
 from mnist_keras.cli.field_options import fields_command, given
 from mnist_keras.cli.progress import progress
-
-if TYPE_CHECKING:
-    from mnist_keras.experiments.recipes import Recipe
-    from mnist_keras.inference.model_card import Metrics
-    from mnist_keras.training.data import Data
-
 
 # Settings of runs that no single network comes from.
 _LEFT_OUT = (
@@ -109,44 +103,13 @@ def train(
     elif best:
         recipe = WITH_UNLABELED if len(data.without_labels) else LABELS_ALONE
         settings = recipe.settings
-        click.echo(_expectation(recipe, data), err=True)
+        click.echo(recipe.expectation(len(data.images), len(data.without_labels)), err=True)
     settings = settings.replace(**changes)
     run = Run.whole(settings, seed)
     with progress([run]) as show:
         trained = train_model(settings, seed, data, start, show(run))
     save_model(output, trained)
     click.echo(f"{output}: {settings.model}, seed {seed}, trained on {images.name}")
-    for line in metric_lines(trained.card.metrics):
-        click.echo(line)
+    click.echo(trained.card.metrics)
     if settings.uses_unlabeled and not unlabeled:
         click.echo("The held-out images were learned from, without their labels.")
-
-
-def _expectation(recipe: "Recipe", data: "Data") -> str:
-    """Say what a recipe did on MNIST, and how long it will take here."""
-    low, high = recipe.interval
-    s = recipe.settings
-
-    def work(labels: float, unlabeled: int) -> float:
-        return labels * s.members * s.epochs + unlabeled * s.students * s.self_training_epochs
-
-    here = work((1 - s.validation_split) * len(data.images), len(data.without_labels))
-    minutes = recipe.minutes * here / work(400, 9_500)
-    return (
-        f"On MNIST, with 400 labels, this recipe was right on {recipe.accuracy:.2f} % "
-        f"[{low:.2f}, {high:.2f}] of the held-out images (mean of seeds 0 to 4, 95 % interval; "
-        f"`mnist-keras run representation`). Here it takes about {max(1, round(minutes))} "
-        "processor minutes."
-    )
-
-
-def metric_lines(metrics: "Metrics") -> list[str]:
-    """Return what a card says of the model, a line for each number."""
-    from mnist_keras._foundations.texts import percent
-
-    lines = [f"training loss {metrics.training_loss:.4f}"]
-    for title, found in (("test", metrics.test), ("held-out", metrics.heldout)):
-        if found:
-            share = percent(found.accuracy, found.interval, unit=" %")
-            lines.append(f"{title} accuracy {share}, n = {found.n:,}")
-    return lines

@@ -16,6 +16,7 @@ from pydantic import (
 from mnist_keras._foundations.fields import Fields, sentence
 from mnist_keras._foundations.files import escaped
 from mnist_keras._foundations.statistics import wilson_interval
+from mnist_keras._foundations.texts import percent
 from mnist_keras.datasets.images import DataError
 from mnist_keras.inference.model_input import ModelInput
 from mnist_keras.training.record import Array, Record
@@ -59,6 +60,14 @@ class Metrics(Fields):
     training_accuracy: float | None = None
     test: Accuracy | None = None
     heldout: Accuracy | None = None
+
+    def __str__(self) -> str:
+        lines = [f"training loss {self.training_loss:.4f}"]
+        for title, found in (("test", self.test), ("held-out", self.heldout)):
+            if found:
+                accuracy = percent(found.accuracy, found.interval, unit=" %")
+                lines.append(f"{title} accuracy {accuracy}, n = {found.n:,}")
+        return "\n".join(lines)
 
 
 class Card(Fields):
