@@ -34,7 +34,7 @@ def test_score_is_leave_one_out():
 
 @pytest.mark.any_backend
 def test_tsne_keeps_groups_and_repeats():
-    """Groups stay groups; the same seed gives the same map, few images a map, too."""
+    """Groups stay groups; the same seed gives the same map, and a few images have a map, too."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), 20)
     vectors = rng.normal(size=(60, 8)) + 20 * np.eye(8)[labels]
@@ -49,7 +49,7 @@ def test_tsne_keeps_groups_and_repeats():
 
 @pytest.mark.any_backend
 def test_tsne_of_what_has_no_map():
-    """Vectors that are all alike lie on one point; such as are no numbers are refused."""
+    """Equal vectors lie on one point, and vectors without finite numbers are refused."""
     assert not tsne(np.ones((20, 5), np.float32)).any()
     with pytest.raises(ValueError, match="finite"):
         tsne(np.full((20, 5), np.nan))

@@ -94,7 +94,7 @@ def test_torch_state_has_pytorchs_layout(build):
 
 
 def test_wrong_torch_states_are_one_error_and_change_nothing():
-    """Missing and unknown names, wrong shapes and what is no array are named."""
+    """Missing and unknown names, wrong shapes and values that are not arrays are named."""
     model = basic_net()
     before = model.get_weights()
     state = torch_state(basic_net(seed=1))

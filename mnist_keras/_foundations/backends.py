@@ -23,7 +23,7 @@ class BackendError(RuntimeError):
 
 @dataclass(frozen=True)
 class Backend:
-    """A backend and who chose it.
+    """A backend and where its name comes from.
 
     Attributes:
         name: `"jax"`, `"tensorflow"` or `"torch"`.
