@@ -1,11 +1,13 @@
-"""What probabilities are worth, against scikit-learn and against the definitions."""
+"""What probabilities are worth, compared with scikit-learn and with the definitions."""
+
+import json
 
 import numpy as np
 import pytest
 from sklearn import metrics
 
 from mnist_keras._foundations.statistics import wilson_interval
-from mnist_keras.inference.evaluation import evaluate
+from mnist_keras.inference.evaluation import as_document, evaluate
 
 pytestmark = pytest.mark.any_backend
 
@@ -72,7 +74,7 @@ def test_calibration_error_is_its_definition(answers):
     ("confidence", "accuracy", "error"), [(0.7, 0.7, 0.0), (0.9, 0.6, 0.3), (0.6, 0.9, 0.3)]
 )
 def test_known_calibration(confidence, accuracy, error):
-    """Who is as sure as right has no error; who is too sure, or not enough, has the difference."""
+    """A calibrated model has no error; over- and underconfidence are the difference."""
     rows = np.tile([confidence, 1 - confidence], (1000, 1))
     labels = (np.arange(1000) >= 1000 * accuracy).astype(int)
     found = evaluate(rows, labels, ("yes", "no"))
@@ -81,14 +83,14 @@ def test_known_calibration(confidence, accuracy, error):
 
 
 def test_a_bins_upper_edge_is_its_own():
-    """Bins are open below and closed above, as the definition has them."""
+    """Bins are open below and closed above, as in the definition."""
     edge = float(np.linspace(0, 1, 16)[10])
     found = evaluate(np.array([[edge, 1 - edge]]), np.array([0]), ("yes", "no"))
     assert [number for number, b in enumerate(found.bins) if b.n] == [9]
 
 
 def test_edges():
-    """A single image, a class that is absent and one never given, and probability 0 are defined."""
+    """A single image, an absent class, a class never given and probability 0 are defined."""
     found = evaluate(np.array([[0.0, 1.0, 0.0]]), np.array([0]), ("a", "b", "c"))
     assert found.accuracy == 0
     assert found.brier == 2
@@ -99,6 +101,10 @@ def test_edges():
     assert a.precision_interval is b.recall_interval is None
     assert (a.recall, b.precision) == (0, 0)
     assert found.bins[-1].n == 1
+    document = as_document(found)
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert document["classes"][0]["precision"] is None
+    assert document["confusion"] == [[0, 1, 0], [0, 0, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -110,6 +116,6 @@ def test_edges():
     ],
 )
 def test_wrong_arguments(probabilities, labels, said):
-    """Shapes that do not fit, no image, and NaN are refused."""
+    """Shapes that do not fit, zero images, and NaN are refused."""
     with pytest.raises(ValueError, match=said):
         evaluate(probabilities, labels, NAMES)

@@ -1,4 +1,4 @@
-"""What a model takes: photos, other sizes and inverted images become what it was trained on."""
+"""What a model takes: photos, other sizes and inverted images get the form it was trained on."""
 
 import io
 
@@ -37,32 +37,24 @@ def test_of_training_images():
 
 
 def test_an_image_of_the_models_kind_is_left_alone():
-    """Size and background are right: not a bit changes, whatever `fit` says."""
+    """If size and background are right, not a bit changes, whatever `fit` says."""
     image = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
     image[[0, -1]] = image[:, [0, -1]] = 0
     for fit in ("auto", "ink", "resize"):
         np.testing.assert_array_equal(model_input().bring(image, fit=fit), image)
 
 
-@pytest.mark.parametrize(
-    ("background", "invert", "turned"),
-    [
-        ("dark", "auto", True),
-        ("bright", "auto", False),
-        ("mixed", "auto", False),
-        ("bright", "yes", True),
-        ("dark", "no", False),
-    ],
-)
-def test_invert(background, invert, turned):
-    """Dark ink on light paper is turned round for a model that saw the reverse, or if asked to."""
-    paper = 255 - ring()
-    expected = 255 - paper if turned else paper
-    np.testing.assert_array_equal(model_input(background).bring(paper, invert), expected)
+@pytest.mark.parametrize("invert", ["auto", "yes", "no"])
+@pytest.mark.parametrize("background", ["dark", "bright", "mixed"])
+def test_invert(background, invert):
+    """Dark ink on light paper is inverted for a model that saw the reverse, or on demand."""
+    inverted = invert == "yes" or (background, invert) == ("dark", "auto")
+    expected = ring() if inverted else 255 - ring()
+    np.testing.assert_array_equal(model_input(background).bring(255 - ring(), invert), expected)
 
 
 def test_alpha_is_not_inverted():
-    """Of an image with an alpha channel, only the colors are turned round."""
+    """In an image with an alpha channel, only the colors are inverted."""
     paper = np.concatenate([255 - ring(), np.full((28, 28, 1), 255, np.uint8)], axis=-1)
     brought = model_input(mode="rgba").bring(paper)
     np.testing.assert_array_equal(brought[..., :3], ring())
@@ -86,8 +78,8 @@ def photo(side=300, center=(190, 100), radius=50, width=16, shade=60, noise=6):
 
 @pytest.mark.parametrize("background", ["dark", "bright"])
 @pytest.mark.parametrize("shade", [0, 60, 180])
-def test_a_photo_becomes_a_centerd_sign(background, shade):
-    """Ink is found on shaded paper, and put where MNIST has it: 20 pixels long, in the middle."""
+def test_a_photo_becomes_a_centered_digit(background, shade):
+    """Ink is found on shaded paper and put where MNIST has it: 20 pixels long, in the middle."""
     brought = model_input(background).bring(photo(shade=shade))
     assert brought.shape == (28, 28, 3)
     assert brought.dtype == np.uint8
@@ -111,8 +103,8 @@ def test_a_thin_line_is_thickened():
     assert 2.0 < (thin[14] / 255).sum() / 2 < 3.5
 
 
-def test_specks_are_no_ink():
-    """A few dark pixels beside the sign do not move it."""
+def test_specks_are_not_ink():
+    """A few dark pixels beside the digit do not move it."""
     clean, specked = photo(noise=0), photo(noise=0)
     specked[20:23, 280:283] = 0
     difference = model_input().bring(clean).astype(int) - model_input().bring(specked)
@@ -120,7 +112,7 @@ def test_specks_are_no_ink():
 
 
 def test_fit():
-    """Resizing is that of training; it is the default where training images were resized."""
+    """Resizing is that of training; it is the default if training images were resized."""
     large = np.kron(ring(), np.ones((3, 3, 1), np.uint8))
     resized = resize(large, (28, 28), "bilinear")
     np.testing.assert_array_equal(model_input().bring(large, fit="resize"), resized)
@@ -133,7 +125,7 @@ def test_fit():
 
 @pytest.mark.parametrize("level", [0, 128, 255])
 def test_an_empty_image_stays_empty(level):
-    """An image without any ink becomes one: no warning, no noise made large."""
+    """An image without ink stays without ink: no warning, no enlarged noise."""
     empty = np.full((50, 40, 3), level, np.uint8)
     brought = model_input().bring(empty)
     assert brought.shape == (28, 28, 3)
@@ -141,8 +133,8 @@ def test_an_empty_image_stays_empty(level):
     assert not written(empty[..., 0].astype(np.float32)).any()
 
 
-def test_a_large_photo_is_found_as_a_small_one_is():
-    """A photo of many pixels is looked at in fewer; the sign is the same."""
+def test_a_large_photo_gives_the_digit_of_a_small_one():
+    """A photo of many pixels is reduced first; the digit is the same."""
     small = model_input().bring(photo(noise=0)).astype(int)
     large = np.kron(photo(noise=0), np.ones((5, 5, 1), np.uint8))
     found = model_input().bring(large).astype(int)
@@ -153,7 +145,7 @@ def test_a_large_photo_is_found_as_a_small_one_is():
 
 @pytest.mark.parametrize("shape", [(8, 300), (300, 8), (29, 28)])
 def test_odd_shapes(shape):
-    """A sign of any shape fits, its longer side 20 pixels."""
+    """A digit of any shape fits; its longer side has 20 pixels."""
     image = np.zeros((*shape, 3), np.uint8)
     image[1:-1, 1:-1] = 255
     gray = model_input().bring(image, "no")[..., 0] > 127
@@ -163,7 +155,7 @@ def test_odd_shapes(shape):
 
 
 def test_genuine_digits_as_photos(mnist_idx):
-    """Digits blown up, inverted and moved come back nearly as they were."""
+    """Digits that are enlarged, inverted and moved come back nearly as they were."""
     from mnist_keras.datasets import sources
 
     images = sources.load("mnist", mnist_idx, channels=3).images[:200]

@@ -1,14 +1,15 @@
-"""Image files for a trained model, and what it makes of each, or why that cannot be used."""
+"""Images for a trained model, and what it makes of each, or why an image cannot be used."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from mnist_keras._foundations.files import escaped
-from mnist_keras.datasets import user_images as user_data
+from mnist_keras.datasets import user_images
 from mnist_keras.datasets.choices import MAX_FILES, OnBad
 from mnist_keras.datasets.image_folder.decoding import BadImageError, decode, read_file, say_nothing
 from mnist_keras.datasets.image_folder.findings import KINDS
@@ -29,35 +30,34 @@ def labeled_images(
     max_files: int = MAX_FILES,
     progress: Progress | None = None,
 ) -> LabeledImages:
-    """Return labeled images as a model takes them: the held-out ones, where there are such.
+    """Return labeled images as a model takes them: only the held-out ones, if there are any.
 
     Args:
-        path: Whatever `user_data.read` takes. Images of another size are resized as in training.
-        card: The model's. Classes are known by their names; some of them are enough.
-        on_bad, max_files, progress: As for `user_data.read` and `Audit.require`.
+        path: Whatever `user_images.read` takes. Images of another size are resized as in training.
+        card: The model's card. Classes are matched by name; not all of them have to be there.
+        on_bad, max_files, progress: As for `user_images.read` and `Audit.require`.
 
     Raises:
-        DataError: If the images are refused, or of other classes or another size than the model's.
+        DataError: If the images are refused, or the model knows other classes or another size.
     """
     form = card.input.form
-    audited = user_data.read(path, form=form, per_class=1, max_files=max_files, progress=progress)
+    audited = user_images.read(path, form=form, per_class=1, max_files=max_files, progress=progress)
     audited = audited.require(on_bad)
-    images = audited.heldout if len(audited.heldout) else audited.images
-    name = escaped(str(path))
+    images, name = audited.images, escaped(str(path))
+    if len(audited.heldout):
+        images = replace(audited.heldout, name=f"{audited.heldout.name}, held-out images")
     if images.images.shape[1:] != form.shape:
-        raise DataError(f"{name}: {_size(images.images.shape[1:])}; the model takes "
-                        f"{_size(form.shape)}")  # fmt: skip
-    if unknown := [n for n in images.class_names if n not in card.class_names]:
-        raise DataError(
-            f"{name}: class {unknown[0]!r} is not the model's. Known: {', '.join(card.class_names)}"
+        found, takes = (
+            "×".join(map(str, shape)) for shape in (images.images.shape[1:], form.shape)
         )
-    index = np.array([card.class_names.index(n) for n in images.class_names], np.int64)
-    held_out = f"{images.name}, held-out images" if len(audited.heldout) else images.name
-    return replace(images, name=held_out, labels=index[images.labels], class_names=card.class_names)
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))
+        raise DataError(f"{name}: {found}; the model takes {takes}")
+    known = card.class_names
+    if unknown := [n for n in images.class_names if n not in known]:
+        raise DataError(
+            f"{name}: the model does not know class {unknown[0]!r}. Known: {', '.join(known)}"
+        )
+    index = np.array([known.index(n) for n in images.class_names], np.int64)
+    return replace(images, labels=index[images.labels], class_names=known)
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Classified:
     """One image and what a model makes of it.
 
     Attributes:
-        name: The file's, or whatever the image is called.
-        probabilities: One a class, `float64`; `None` if it cannot be used.
-        reason: Why it cannot be used; else empty.
+        name: Name of the file, or whatever the image is called.
+        probabilities: `float64` probability of each class; `None` if the image cannot be used.
+        reason: Why the image cannot be used; empty if it can.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Classified:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """An image that is yet to be read: its name, and the function that returns its bytes."""
+    """An image that is still to be read: its name, and the function that returns its bytes."""
 
     name: str
     read: Callable[[], bytes]
@@ -87,19 +87,16 @@ def image_files(path: Path, max_files: int = MAX_FILES) -> list[ImageSource]:
     """Return a file, or all image files below a folder in natural order.
 
     Raises:
-        DataError: If it is a folder without images, or without an end.
+        DataError: If it is a folder without images, or with more files than `max_files`.
     """
     if not os.path.isdir(path):
-        return [_file(path)]
+        return [ImageSource(str(path), partial(read_file, path))]
     found = walk_flat(path, max_files)
     for finding in found.findings:
         if finding.severity == "fatal":
             raise DataError(f"{escaped(str(path))}: {finding}")
-    return [_file(path / file.path) for file in found.files]
-
-
-def _file(path: Path) -> ImageSource:
-    return ImageSource(str(path), lambda: read_file(path))
+    files = [path / file.path for file in found.files]
+    return [ImageSource(str(file), partial(read_file, file)) for file in files]
 
 
 def classify(
@@ -108,7 +105,7 @@ def classify(
     invert: Invert = "auto",
     fit: Fit = "auto",
 ) -> Iterator[Classified]:
-    """Yield what a model makes of each image, in their order, a few hundred at a time.
+    """Yield what a model makes of each image, in their order, after every few hundred images.
 
     Args:
         trained: The model.
@@ -128,7 +125,7 @@ def classify(
                 reasons.append("")
             except BadImageError as error:
                 reasons.append(str(error) or KINDS[error.kind].title)
-        # Calls of one shape, as in `predict`: bad images and the end leave no gap.
+        # All calls have one shape, as in `predict`: bad images and the last call are filled up.
         filled = images + images[-1:] * (size - len(images))
         logits = predict(trained.model, np.stack(filled)) if images else np.empty((0, 0))
         of_images = iter(softmax(logits))

@@ -209,7 +209,8 @@ def _application(trained: TrainedModel, port: int) -> ASGIApp:
     ours = {f"{_ADDRESS}{end}", f"localhost{end}"}
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        headers, app = Headers(scope=scope), served
+        headers = Headers(scope=scope)
+        app: ASGIApp = served
         # Another site may send a browser here under a name of its own (DNS rebinding) ...
         if {host.lower() for host in headers.getlist("host")} - ours or "host" not in headers:
             app = _json(403, {"reason": "this host is not served"})
