@@ -218,6 +218,7 @@ def test_a_stale_lock_is_no_lock(run, tmp_path):
     ]
     for leftover in leftovers:
         leftover.write_text("half")
+    assert ResultsFolder(out).records() == ([], [])
     result = run(out)
     assert result.exit_code == 0
     assert "the last run here (process 12345) was stopped" in result.stderr

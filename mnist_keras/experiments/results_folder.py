@@ -118,12 +118,16 @@ class ResultsFolder:
     def records(self) -> tuple[list[Record], list[RecordError]]:
         """Return all records that can be used, and an error for each file that cannot."""
         found, refused = [], []
-        for path in sorted(self._records.glob("*.json")):
+        for path in self._record_files():
             try:
                 found.append(read_record(path))
             except RecordError as error:
                 refused.append(error)
         return found, refused
+
+    def _record_files(self) -> list[Path]:
+        # Not those with a dot, which another process has not finished, or will never finish.
+        return sorted(self._records.glob("[!.]*.json"))
 
     def write_record(self, record: Record) -> Path:
         """Write a record under the name of its run; it is whole and there when this returns."""
@@ -134,7 +138,7 @@ class ResultsFolder:
     def set_aside_damaged(self) -> list[str]:
         """Rename the records that cannot be used, and return a sentence for each."""
         sentences = []
-        for path in sorted(self._records.glob("*.json")):
+        for path in self._record_files():
             try:
                 read_record(path)
             except RecordError as error:
@@ -212,7 +216,7 @@ class TrainingFiles(MutableMapping[str, Training]):
         self._file(name).unlink()
 
     def __iter__(self) -> Iterator[str]:
-        return (path.stem for path in sorted(self.path.glob("*.npz")))
+        return (path.stem for path in sorted(self.path.glob("[!.]*.npz")))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
