@@ -14,7 +14,7 @@ from PIL import Image
 
 from mnist_keras import image_dataset_from_directory
 from mnist_keras.datasets import user_images
-from mnist_keras.datasets.image_folder import cache, image_store, reading
+from mnist_keras.datasets.image_folder import image_store, reading
 from mnist_keras.datasets.image_folder.audit import audit
 from mnist_keras.datasets.image_folder.decoding import BadImageError
 from mnist_keras.datasets.image_folder.findings import ImageFolderError
@@ -37,7 +37,7 @@ def png(image):
 
 def forget():
     """Empty the cache folder."""
-    for path in cache.folder().iterdir():
+    for path in image_store.cache_folder().iterdir():
         path.unlink()
 
 
@@ -251,9 +251,9 @@ def test_large_folders_go_to_the_disk_unless_it_is_full(two_classes, monkeypatch
     assert isinstance(dataset.x, LazyImages)
     forget()
     full = types.SimpleNamespace(free=0)
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: full)
+    monkeypatch.setattr(image_store.shutil, "disk_usage", lambda path: full)
     streamed = image_dataset_from_directory(two_classes, validation_split=None)
-    assert list(cache.folder().glob("*.npy")) == []
+    assert list(image_store.cache_folder().glob("*.npy")) == []
     np.testing.assert_array_equal(streamed.x[:], dataset.x[:])
 
 
@@ -275,10 +275,10 @@ def test_an_unchanged_folder_is_not_read_again(two_classes, monkeypatch, invoke,
 def test_a_moved_folder_is_still_known_and_a_changed_file_is_not(two_classes, tmp_path, picture):
     """An audit is remembered after a move, but not after any change of a file."""
     user_images.read(two_classes)
-    (before,) = cache.folder().glob("*.npz")
+    (before,) = image_store.cache_folder().glob("*.npz")
     moved = two_classes.rename(tmp_path / "elsewhere")
     user_images.read(moved)
-    assert list(cache.folder().glob("*.npz")) == [before]
+    assert list(image_store.cache_folder().glob("*.npz")) == [before]
     path = moved / "a" / "000.png"
     content = path.read_bytes()
     times = path.stat()
@@ -302,7 +302,7 @@ def test_what_cannot_be_read_today_is_tried_again(two_classes, monkeypatch):
             patch.setattr(reading.oddities, "look", looks_then(interruption))
             with pytest.raises(interruption):
                 user_images.read(two_classes)
-        assert list(cache.folder().iterdir()) == []
+        assert list(image_store.cache_folder().iterdir()) == []
     assert user_images.read(two_classes).require().files == 8
 
 
@@ -325,7 +325,7 @@ def test_a_damaged_cache_is_made_anew(two_classes, damage, kind):
     """Files of the cache folder that are damaged, if only by a byte, are ignored."""
     expected = user_images.read(two_classes).images.images
     user_images.read(two_classes, cache="disk")
-    (path,) = cache.folder().glob(f"*.{kind}")
+    (path,) = image_store.cache_folder().glob(f"*.{kind}")
     content = bytearray(path.read_bytes())
     content[-3000 if kind == "npy" else 700] ^= 1
     path.unlink()

@@ -15,7 +15,7 @@ from mnist_keras.datasets.image_folder.audit import Audit, audit
 from mnist_keras.datasets.image_folder.decoding import CHANNELS, LEAST_SIDE
 from mnist_keras.datasets.image_folder.findings import Finding, Severity
 from mnist_keras.datasets.image_folder.reading import AS_THE_ORIGINAL, ImageForm, Progress
-from mnist_keras.datasets.image_folder.walk import Folder, is_hidden, walk, walk_flat
+from mnist_keras.datasets.image_folder.walk import NO_FILES, Folder, is_hidden, walk, walk_flat
 from mnist_keras.datasets.images import DataError, LabeledImages
 
 # Beside the class folders, the folder of images that are not trained on.
@@ -68,7 +68,7 @@ def read(
         aside = sorted({*_folders_in(path)} - {training, heldout})
         findings = (*own.findings, *(Finding("left_aside", folder) for folder in aside))
         own = replace(own, findings=findings)
-    others = _heldout(path, heldout, own, max_files) if heldout else None
+    others = _heldout(path, heldout, own, max_files) if heldout else NO_FILES
     return audit(
         path, own, others, name=name, form=form, per_class=per_class, cache=cache, progress=progress
     )
@@ -125,9 +125,8 @@ def _heldout(path: Path, base: str, training: Folder, max_files: int) -> Folder:
         if name not in training.class_names
     ]
     found = walk(path, base, training.class_names, max_files=max_files)
-    others = (
-        replace(f, kind="other_classes") if f.kind == "no_classes" else f for f in found.findings
-    )
+    kinds = {"no_classes": "other_classes"}
+    others = (replace(f, kind=kinds.get(f.kind, f.kind)) for f in found.findings)
     return replace(found, findings=(*extra, *others))
 
 
@@ -141,8 +140,7 @@ def _read_npz(path: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
         raise DataError(f"cannot be read: {reason(error)}") from error
     if not {"x_train", "y_train"} <= set(arrays) or len(arrays) % 2:
         raise DataError(f"expected the arrays {', '.join(_KEYS)}; found {found}")
-    pairs = (_KEYS[:2], _KEYS[2:])
-    return [(x, arrays[x], arrays[y]) for x, y in pairs if {x, y} <= set(arrays)]
+    return [(x, arrays[x], arrays[y]) for x, y in (_KEYS[:2], _KEYS[2:]) if x in arrays]
 
 
 def _audit_arrays(
@@ -151,11 +149,7 @@ def _audit_arrays(
     form: ImageForm,
     per_class: int | None,
 ) -> Audit:
-    """Audit arrays: the first part is trained on, the second is held out.
-
-    Raises:
-        DataError: If they are not labeled 8-bit images of one size.
-    """
+    """Audit arrays of 8-bit images of one size: the first part is trained on, not the second."""
     checked = [(name, *_images_and_labels(name, x, y, form)) for name, x, y in parts]
     if len({images.shape[1:] for _, images, _ in checked}) > 1:
         raise DataError("training and test images have different sizes")
@@ -175,7 +169,10 @@ def _audit_arrays(
     refused = {finding.path for finding in found if finding.severity == Severity.REFUSED}
     if count < 2:
         found.append(Finding("single_class", ".", "all labels are 0"))
-    training, heldout = _without(training, refused), _without(heldout, refused)
+    training, heldout = (
+        part.take([i for i, name in enumerate(part.file_paths) if name not in refused])
+        for part in (training, heldout)
+    )
     found += oddities.counts(names, training.labels, per_class)
     return Audit(path, training, heldout, tuple(found), len(both))
 
@@ -194,7 +191,7 @@ def _images_and_labels(
     if min(images.shape[1:3]) < LEAST_SIDE:
         least = f"at least {LEAST_SIDE} pixels per side"
         raise DataError(f"{name}: expected {least}. Received: {images.shape}")
-    labels = labels.reshape(-1) if labels.shape in ((len(images), 1), (len(images),)) else labels
+    labels = labels[:, 0] if labels.shape == (len(images), 1) else labels
     whole = np.issubdtype(labels.dtype, np.integer)
     if labels.shape != (len(images),) or not whole or not len(labels) or labels.min() < 0:
         raise DataError(
@@ -209,11 +206,6 @@ def _images_and_labels(
     if images.shape[-1] != channels:
         raise DataError(f"{name}: expected {channels} channels. Received: {images.shape}")
     return images, labels.astype(np.int64)
-
-
-def _without(images: LabeledImages, refused: set[str]) -> LabeledImages:
-    kept = [i for i, path in enumerate(images.file_paths) if path not in refused]
-    return images if len(kept) == len(images) else images.take(kept)
 
 
 def _unusable(path: Path, finding: Finding) -> Audit:

@@ -16,7 +16,7 @@ from mnist_keras.datasets.image_folder.reading import (
     Progress,
     read_files,
 )
-from mnist_keras.datasets.image_folder.walk import FLAT, USELESS, Folder
+from mnist_keras.datasets.image_folder.walk import FLAT, NO_FILES, USELESS, Folder
 from mnist_keras.datasets.images import LabeledImages
 
 
@@ -54,10 +54,12 @@ class Audit:
             raise ImageFolderError(self.root, [Finding("no_classes", ".", reason)])
         files, folders = self._left_out_counts
         words = [self.images.name]
-        if files:
-            words.append(f"{files:,} bad file{'s' if files > 1 else ''} left out")
-        if folders:
-            words.append(f"{folders:,} class{'es' if folders > 1 else ''} left out")
+        for count, one, several in (
+            (files, "bad file", "bad files"),
+            (folders, "class", "classes"),
+        ):
+            if count:
+                words.append(f"{count:,} {one if count == 1 else several} left out")
         return replace(self, images=replace(self.images, name=", ".join(words)))
 
     @property
@@ -102,7 +104,7 @@ _REMARKED = {
 def audit(
     root: Path,
     training: Folder,
-    heldout: Folder | None = None,
+    heldout: Folder = NO_FILES,
     *,
     name: str | None = None,
     form: ImageForm = AS_THE_ORIGINAL,
@@ -128,22 +130,22 @@ def audit(
             batch. By default memory up to 1 GiB, then the disk if there is space.
         progress: Called now and then with the number of files read and of all files.
     """
-    found = [*training.findings, *(heldout.findings if heldout else ())]
-    count = len(training.files) + len(heldout.files if heldout else ())
+    found = [*training.findings, *heldout.findings]
+    count = len(training.files) + len(heldout.files)
     if any(finding.kind in USELESS for finding in found):  # then the files need not be read
-        training, heldout = replace(training, files=()), None
-    reading = read_files(root, training, heldout, form, cache, progress)
-    files = reading.files
-    found += reading.findings
+        training, heldout = replace(training, files=()), NO_FILES
+    files = (*training.files, *heldout.files)
+    store, findings = read_files(root, training, files, form, cache, progress)
+    found += findings
 
     refused = {finding.path for finding in found if finding.severity == Severity.REFUSED}
-    usable = reading.readable & np.array([file.path not in refused for file in files], bool)
+    usable = store.readable & np.array([file.path not in refused for file in files], bool)
     labels = np.array([file.label for file in files], np.int64)
     trained = np.arange(len(files)) < len(training.files)
     present = np.unique(labels[usable & trained])
     for label, class_name in enumerate(training.class_names):
         own = (labels == label) & trained
-        if own.any() and not reading.readable[own].any():
+        if own.any() and not store.readable[own].any():
             found.append(Finding("no_usable_image", class_name))
     # Drawn images must be usable; otherwise, bad files do not change the size of a class.
     counted = labels[trained & np.isin(labels, present) & (usable | (per_class is None))]
@@ -151,15 +153,15 @@ def audit(
         names = [training.class_names[label] for label in present]
         found += oddities.counts(names, np.searchsorted(present, counted), per_class)
 
-    def part(chosen: np.ndarray) -> LabeledImages:
+    def part(side: np.ndarray) -> LabeledImages:
         """Return the usable images of one side, without classes that have none to train on."""
-        chosen = np.flatnonzero(chosen & usable & np.isin(labels, present))
+        chosen = np.flatnonzero(side & usable & np.isin(labels, present))
         return LabeledImages(
             name=name or shown_name(root),
-            images=reading.images(chosen),
+            images=store.images(chosen),
             labels=np.searchsorted(present, labels[chosen]),
             class_names=tuple(escaped(training.class_names[label]) for label in present),
-            fingerprints=reading.fingerprints[chosen],
+            fingerprints=store.fingerprints[chosen],
             file_paths=tuple(os.path.join(root, files[i].path) for i in chosen.tolist()),
         )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mnist_keras._foundations.files import escaped
 from mnist_keras.datasets.images import DataError
@@ -27,8 +27,7 @@ class Severity(StrEnum):
         return self in (Severity.FATAL, Severity.REFUSED)
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """A kind of finding: what it is called, how grave it is, and what to do about it."""
 
     title: str
@@ -121,17 +120,11 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found.
+    """One thing found."""
 
-    Attributes:
-        kind: Key of `KINDS`.
-        path: File or folder relative to what was audited; `.` stands for all of it.
-        reason: What is known beyond the kind; may be empty.
-    """
-
-    kind: str
-    path: str
-    reason: str = ""
+    kind: str  # key of `KINDS`
+    path: str  # of a file or folder, relative to what was audited; `.` stands for all of it
+    reason: str = ""  # what is known beyond the kind
 
     @property
     def severity(self) -> Severity:
@@ -161,8 +154,7 @@ class ImageFolderError(DataError):
             return
         lines = [f"{name}: {len(findings)} files or folders refused"]
         for kind, group in by_kind(findings):
-            lines += [f"{KINDS[kind].title}: {KINDS[kind].advice}"]
-            lines += [f"  {finding}" for finding in group]
+            lines += [f"{KINDS[kind].title}: {KINDS[kind].advice}", *(f"  {f}" for f in group)]
         if hint := environment_hint(findings, files):
             lines.append(hint)
         super().__init__("\n  ".join(lines))

@@ -1,20 +1,30 @@
-"""Where the images of a folder are kept: in memory, on the disk, or nowhere."""
+"""Where the images of a folder are kept: in memory, in the user's cache folder, or nowhere."""
 
 import json
 import math
-from collections.abc import Callable, Sequence
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from platformdirs import user_cache_path
 
+from mnist_keras._foundations.files import FileError, whole
 from mnist_keras.datasets.choices import Cache
-from mnist_keras.datasets.image_folder import cache as user_cache
 from mnist_keras.datasets.image_folder.findings import Finding
 from mnist_keras.datasets.images import FINGERPRINT, Images, LazyImages, image_fingerprint
 
 # Up to this many bytes, images are kept in memory by default; more are kept on the disk.
 _MEMORY_BYTES = 2**30
+_KEPT_SECONDS = 30 * 24 * 3600
+
+
+def cache_folder() -> Path:
+    """Return the folder of remembered audits, which may be deleted at any time."""
+    return user_cache_path("mnist-keras", appauthor=False)
 
 
 class ImageStore:
@@ -29,10 +39,6 @@ class ImageStore:
         cache: `"memory"`, `"disk"` or `"none"`; by default memory up to 1 GiB, then the disk.
         again: Called with a position and a fingerprint for an image that is not kept, or whose
             kept copy is damaged. Returns the image, or raises if its fingerprint differs.
-
-    Attributes:
-        fingerprints: Of each file, the hash of its image; empty if it has none.
-        dtype: `uint8`, or `float32` if an image has levels that are not whole.
     """
 
     def __init__(
@@ -42,11 +48,12 @@ class ImageStore:
         cache: Cache | None,
         again: Callable[[int, bytes], np.ndarray],
     ):
-        self.name, self.shape = name, shape
+        self.shape = shape
         self.cache = cache or ("memory" if math.prod(shape) <= _MEMORY_BYTES else "disk")
-        self.fingerprints = np.zeros(shape[0], FINGERPRINT)
+        self.fingerprints = np.zeros(shape[0], FINGERPRINT)  # empty for files without an image
         self.dtype: np.dtype = np.dtype(np.uint8)
         self._again = again
+        self._info, self._array = (cache_folder() / f"{name}.{ending}" for ending in ("npz", "npy"))
         self._pixels: np.ndarray | None = None
         self._recalled = False
 
@@ -56,21 +63,30 @@ class ImageStore:
         return np.not_equal(self.fingerprints, b"")
 
     def put(self, positions: np.ndarray, images: np.ndarray) -> None:
-        """Keep images; one with levels that are not whole makes all of them `float32`."""
+        """Keep images behind those that are kept; one with broken levels makes all `float32`."""
         before, self.dtype = self._pixels, np.result_type(self.dtype, images.dtype)
         if self.cache != "none" and (before is None or before.dtype != self.dtype):
             self._pixels = self._allocate()
             if before is not None and self._pixels is not None:
-                end = 1 + np.flatnonzero(self.readable)[-1]
-                self._pixels[:end] = before[:end]
+                self._pixels[: positions[0]] = before[: positions[0]]
             _unlink(before)
         if self._pixels is not None:
             self._pixels[positions] = images
         self.fingerprints[positions] = [image_fingerprint(image) for image in images]
 
     def _allocate(self) -> np.ndarray | None:
+        """Return an array in a file of this process, until `remember` names it, or in memory."""
+        path = self._array.with_name(f".{self._array.stem}.{self.dtype}.{os.getpid()}.npy")
         try:
-            return user_cache.new_array(self.name, self.shape, self.dtype)
+            _prepare()
+            needed = math.prod(self.shape) * self.dtype.itemsize + 2**28
+            if shutil.disk_usage(path.parent).free < needed:
+                raise OSError("too little space")
+            array = np.lib.format.open_memmap(path, "w+", self.dtype, self.shape)
+            if hasattr(os, "posix_fallocate"):  # a disk that fills up later would kill the process
+                with open(path, "r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            return array
         except OSError:
             if self.cache == "memory":
                 return np.zeros(self.shape, self.dtype)
@@ -79,13 +95,13 @@ class ImageStore:
 
     def images(self, chosen: np.ndarray) -> Images:
         """Return the images at some positions, in memory or to be read when they are needed."""
-        return self.rows(chosen) if self.cache == "memory" else self.lazy(chosen)
+        return self._rows(chosen) if self.cache == "memory" else self.lazy(chosen)
 
     def lazy(self, chosen: np.ndarray) -> LazyImages:
         """Return the images at some positions, to be read when they are needed."""
-        return LazyImages(self.rows, self.shape, self.dtype, chosen)
+        return LazyImages(self._rows, self.shape, self.dtype, chosen)
 
-    def rows(self, positions: np.ndarray) -> np.ndarray:
+    def _rows(self, positions: np.ndarray) -> np.ndarray:
         """Return the images at some positions, from where they are kept or from the files."""
         if self._pixels is not None and not self._recalled:
             kept: np.ndarray = np.asarray(self._pixels)[positions]
@@ -101,25 +117,37 @@ class ImageStore:
 
     def recall(self) -> list[Finding] | None:
         """Take the images remembered under this name, and return the findings; `None` if none."""
-        known = user_cache.remembered(self.name)
-        if known is None or set(known) != {"fingerprints", "dtype", "findings"}:
-            return None
-        pixels = None
-        if self.cache != "none" and known["fingerprints"].any():
-            pixels = user_cache.kept_array(self.name)
-            if pixels is None or pixels.shape != self.shape:
-                return None
-        self.fingerprints, self.dtype = known["fingerprints"], np.dtype(str(known["dtype"]))
-        self._pixels, self._recalled = pixels, True
-        return [Finding(*words) for words in json.loads(str(known["findings"]))]
+        with suppress(Exception):  # on damaged files, NumPy and zipfile raise almost anything
+            os.utime(self._info)
+            with open(self._info, "rb") as file, np.load(file, allow_pickle=False) as info:
+                fingerprints, dtype = info["fingerprints"], np.dtype(str(info["dtype"]))
+                found = [Finding(*words) for words in json.loads(str(info["findings"]))]
+            pixels = None
+            if self.cache != "none" and fingerprints.any():
+                os.utime(self._array)
+                pixels = np.load(self._array, mmap_mode="r")
+                if pixels.shape != self.shape:
+                    return None
+            self.fingerprints, self.dtype = fingerprints, dtype
+            self._pixels, self._recalled = pixels, True
+            return found
+        return None
 
-    def remember(self, found: Sequence[Finding]) -> None:
-        """Keep the images and these findings for the next run."""
-        if isinstance(self._pixels, np.memmap):
-            user_cache.keep_array(self.name, self._pixels)
+    def remember(self, found: Iterable[Finding]) -> None:
+        """Keep the images and these findings for the next run, if the folder can be written."""
         words = json.dumps([(f.kind, f.path, f.reason) for f in found])
-        arrays = {"dtype": np.array(self.dtype.name), "findings": np.array(words)}
-        user_cache.remember(self.name, arrays | {"fingerprints": self.fingerprints})
+        with suppress(OSError, FileError):
+            _prepare()
+            if isinstance(self._pixels, np.memmap):
+                self._pixels.flush()
+                os.replace(str(self._pixels.filename), self._array)
+            with whole(self._info) as unfinished:
+                np.savez(
+                    unfinished,
+                    fingerprints=self.fingerprints,
+                    dtype=np.array(self.dtype.name),
+                    findings=np.array(words),
+                )
 
     def forget(self) -> None:
         """Leave no file for the next run; what is mapped into memory can still be read."""
@@ -129,4 +157,13 @@ class ImageStore:
 def _unlink(array: np.ndarray | None) -> None:
     if isinstance(array, np.memmap):
         with suppress(OSError):
-            Path(str(array.filename)).unlink()
+            os.unlink(str(array.filename))
+
+
+def _prepare() -> None:
+    """Make the folder, and remove files that were not used for a month."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    for path in cache_folder().iterdir():
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _KEPT_SECONDS:
+                path.unlink()

@@ -1,7 +1,7 @@
 """What images show together: duplicates, near duplicates, odd images, classes that differ."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -32,37 +32,33 @@ _MOST_IMBALANCE = 5
 
 
 class Looks(NamedTuple):
-    """Numbers that describe images: arrays with one entry per image.
+    """Numbers that describe images: arrays with one entry per image."""
 
-    Attributes:
-        brightness: Mean level.
-        contrast: Highest minus lowest level.
-        color: Largest difference between the channels of one pixel.
-        border: Mean level of the outermost pixels.
-        order: Correlation of pixels with their right neighbors; NaN without contrast.
-        features: Amplitudes of the lowest spatial frequencies, which a shift hardly changes.
-    """
+    brightness: np.ndarray  # mean level
+    contrast: np.ndarray  # highest minus lowest level
+    color: np.ndarray  # largest difference between the channels of one pixel
+    border: np.ndarray  # mean level of the outermost pixels
+    order: np.ndarray  # correlation of pixels with their right neighbors; NaN without contrast
+    features: np.ndarray  # amplitudes of the lowest frequencies, which a shift hardly changes
 
-    brightness: np.ndarray
-    contrast: np.ndarray
-    color: np.ndarray
-    border: np.ndarray
-    order: np.ndarray
-    features: np.ndarray
 
-    @staticmethod
-    def joined(parts: "Iterable[Looks]") -> "Looks":
-        """Return the looks of one or more parts, in this order."""
-        return Looks(*map(np.concatenate, zip(*parts, strict=True)))
+def joined(parts: Iterable[Looks]) -> Looks:
+    """Return the looks of one or more parts, in this order."""
+    return Looks(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def look(images: np.ndarray) -> Looks:
     """Return the looks of one or more images of shape `(n, height, width, channels)`."""
-    return Looks.joined(_look(images[i : i + _CHUNK]) for i in range(0, len(images), _CHUNK))
+    return joined(_look(images[i : i + _CHUNK]) for i in range(0, len(images), _CHUNK))
 
 
 def _look(images: np.ndarray) -> Looks:
-    gray, color = _gray_and_color(images)
+    channels = images[..., :3]
+    if _is_gray(images):  # as most digits are; this takes a tenth of the time
+        gray, color = channels[..., 0].astype(np.float32), np.zeros(len(images))
+    else:
+        gray = channels.mean(-1, dtype=np.float32)
+        color = np.ptp(channels, axis=-1).reshape(len(images), -1).max(1)
     flat = gray.reshape(len(gray), -1)
     border = np.concatenate([gray[:, 0], gray[:, -1], gray[:, :, 0], gray[:, :, -1]], axis=1)
     deviation = gray - flat.mean(1)[:, np.newaxis, np.newaxis]
@@ -81,15 +77,6 @@ def _look(images: np.ndarray) -> Looks:
     )
 
 
-def _gray_and_color(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean of the channels, and the largest difference of channels in each image."""
-    channels = images[..., :3]
-    if _is_gray(images):  # as most digits are; this takes a tenth of the time
-        return channels[..., 0].astype(np.float32), np.zeros(len(images))
-    color = np.ptp(channels, axis=-1).reshape(len(images), -1).max(1)
-    return channels.mean(-1, dtype=np.float32), color
-
-
 def _is_gray(images: np.ndarray) -> bool:
     return bool((images[..., :3] == images[..., :1]).all())
 
@@ -97,13 +84,10 @@ def _is_gray(images: np.ndarray) -> bool:
 def findings(
     images: LabeledImages, heldout: np.ndarray, looks: Looks, encodings: Mapping[str, Sequence[str]]
 ) -> Iterator[Finding]:
-    """Yield what is remarkable about single images, pairs of images and classes.
+    """Yield what is remarkable about single usable images, pairs of images and classes.
 
-    Args:
-        images: All images that can be used, with their paths.
-        heldout: Whether each image is held out from training.
-        looks: Looks of the images.
-        encodings: By trait (type, size in the file), its value for each image.
+    `heldout` says of each image whether it is held out from training, and `encodings` has, by
+    trait (type, size in the file), its value for each image.
     """
     yield from _odd_images(images.file_paths, looks)
     yield from _duplicates(images, heldout)
@@ -114,11 +98,7 @@ def findings(
 def counts(
     class_names: Sequence[str], labels: np.ndarray, per_class: int | None
 ) -> Iterator[Finding]:
-    """Yield what is wrong with the sizes of the classes.
-
-    With `per_class`, each class needs this many images. Without it, no class may have many times
-    the images of another.
-    """
+    """Yield classes with fewer images than `per_class`; without it, classes of unequal sizes."""
     found = np.bincount(labels, minlength=len(class_names))
     if per_class is None and found.max() > found.min():
         low, high = int(found.argmin()), int(found.argmax())
@@ -156,32 +136,30 @@ def _is_usual(has: np.ndarray, of: np.ndarray) -> bool:
 
 def _duplicates(images: LabeledImages, heldout: np.ndarray) -> Iterator[Finding]:
     """Yield images whose pixels are equal."""
-    _, inverse, counts = np.unique(images.fingerprints, return_inverse=True, return_counts=True)
-    groups: dict[int, list[int]] = {}
-    for i in np.flatnonzero(counts[inverse] > 1).tolist():
-        groups.setdefault(int(inverse[i]), []).append(i)
+    _, groups, counts = np.unique(images.fingerprints, return_inverse=True, return_counts=True)
+    repeated = np.flatnonzero(counts[groups] > 1)
+    columns = (repeated, *(trait[repeated] for trait in (groups, images.labels, heldout)))
+    # The first image of each class and of each side stands for the others that are equal to it.
+    of_class: defaultdict[int, dict[int, int]] = defaultdict(dict)
+    of_side: dict[tuple[int, bool], int] = {}
+    rows = list(zip(*(column.tolist() for column in columns), strict=True))
+    for i, group, label, aside in rows:
+        of_class[group].setdefault(label, i)
+        of_side.setdefault((group, aside), i)
 
     def same(i: int) -> str:
         return f"same image as {escaped(images.file_paths[i])}"
 
-    for group in groups.values():
-        # The first image of each class and of each side stands for the others.
-        of_class: dict[int, int] = {}
-        of_side: dict[bool, int] = {}
-        for i in group:
-            of_class.setdefault(int(images.labels[i]), i)
-            of_side.setdefault(bool(heldout[i]), i)
-        for i in group:
-            label, aside = int(images.labels[i]), bool(heldout[i])
-            path, first = images.file_paths[i], of_side[aside]
-            other = next((j for c, j in of_class.items() if c != label), None)
-            if other is not None:
-                name = escaped(images.class_names[images.labels[other]])
-                yield Finding("two_labels", path, f"{same(other)}, class '{name}'")
-            if aside and False in of_side:
-                yield Finding("leak", path, same(of_side[False]))
-            elif i != first and other is None:
-                yield Finding("duplicate", path, same(first))
+    for i, group, label, aside in rows:
+        path, first = images.file_paths[i], of_side[group, aside]
+        other = next((j for c, j in of_class[group].items() if c != label), None)
+        if other is not None:
+            name = escaped(images.class_names[images.labels[other]])
+            yield Finding("two_labels", path, f"{same(other)}, class '{name}'")
+        if aside and (group, False) in of_side:
+            yield Finding("leak", path, same(of_side[group, False]))
+        elif i != first and other is None:
+            yield Finding("duplicate", path, same(first))
 
 
 def _near_duplicates(images: LabeledImages, looks: Looks) -> Iterator[Finding]:
@@ -218,8 +196,7 @@ def _levels_apart(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     middle = images[:, 1:-1, 1:-1]
     shifted = (others[:, y : y + height, x : x + width] for y in range(3) for x in range(3))
     apart = [np.sqrt(((middle - other) ** 2).mean((1, 2, 3))) for other in shifted]
-    least: np.ndarray = np.min(apart, axis=0)
-    return least
+    return np.asarray(np.min(apart, axis=0))
 
 
 def _class_habits(

@@ -1,5 +1,6 @@
 """One pass over the files of a folder: their images, and what is wrong with them."""
 
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,15 +12,15 @@ import numpy as np
 import PIL
 
 from mnist_keras._foundations.files import escaped
+from mnist_keras._foundations.hashing import fingerprint_of_bytes
 from mnist_keras.datasets.choices import Cache, ColorMode, Interpolation
-from mnist_keras.datasets.image_folder import cache as user_cache
 from mnist_keras.datasets.image_folder import decoding, oddities
 from mnist_keras.datasets.image_folder.decoding import BadImageError, decode, read_file
 from mnist_keras.datasets.image_folder.findings import Finding
 from mnist_keras.datasets.image_folder.image_store import ImageStore
 from mnist_keras.datasets.image_folder.truncation import format_of
 from mnist_keras.datasets.image_folder.walk import Folder, ImageFile
-from mnist_keras.datasets.images import DataError, Images, LabeledImages, image_fingerprint
+from mnist_keras.datasets.images import DataError, LabeledImages, image_fingerprint
 
 # Part of the name under which an audit is remembered: another set of rules, another name.
 _RULES = 2
@@ -59,38 +60,20 @@ class ImageForm:
 AS_THE_ORIGINAL = ImageForm()
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What one pass over files gave.
-
-    Attributes:
-        files: The files to train on, then the held-out ones.
-        readable: Of each file, whether it holds an image that can be used.
-        fingerprints: Of each file, the hash of its image; empty if it has none.
-        findings: What was found of the files, alone and together.
-        images: Returns the images of the files at some positions, in memory or to be read when
-            they are needed.
-    """
-
-    files: Sequence[ImageFile]
-    readable: np.ndarray
-    fingerprints: np.ndarray
-    findings: Sequence[Finding]
-    images: Callable[[np.ndarray], Images]
-
-
 def read_files(
     root: Path,
     training: Folder,
-    heldout: Folder | None,
+    files: Sequence[ImageFile],
     form: ImageForm,
     cache: Cache | None,
     progress: Progress | None,
-) -> Reading:
-    """Read all files, or take what is remembered of these very files; arguments as of `audit`."""
-    files = (*training.files, *(heldout.files if heldout else ()))
-    decides = (_RULES, PIL.__version__, form, training.class_names, len(training.files))
-    name = user_cache.key([*decides, *((f.path, f.label, f.size, f.changed) for f in files)])
+) -> tuple[ImageStore, list[Finding]]:
+    """Return the images of all files and what was found of them, read or remembered.
+
+    The first of the files are those of `training`; the other arguments are those of `audit`.
+    """
+    decides = (_RULES, PIL.__version__, form, training.class_names, len(training.files), *files)
+    name = fingerprint_of_bytes((repr(part).encode() for part in decides), digits=32)
 
     def again(position: int, fingerprint: bytes) -> np.ndarray:
         path = os.path.join(root, files[position].path)
@@ -112,7 +95,7 @@ def read_files(
             store.forget()  # another day the file may be readable
         else:
             store.remember(found)
-    return Reading(files, store.readable, store.fingerprints, found, store.images)
+    return store, found
 
 
 def _read_all(
@@ -128,7 +111,7 @@ def _read_all(
     looks: list[oddities.Looks] = []
     types: list[str] = []
     sizes: list[str] = []
-    step = max(1, min(_CHUNK, _CHUNK_BYTES // int(np.prod(form.shape))))
+    step = max(1, min(_CHUNK, _CHUNK_BYTES // math.prod(form.shape)))
     for start in range(0, len(files), step):
         good = {}
         for position, file in enumerate(files[start : start + step], start):
@@ -156,8 +139,7 @@ def _read_all(
         file_paths=tuple(files[i].path for i in kept.tolist()),
     )
     heldout, encodings = kept >= len(training.files), {"type": types, "size": sizes}
-    together = oddities.findings(images, heldout, oddities.Looks.joined(looks), encodings)
-    return [*found, *together]
+    return [*found, *oddities.findings(images, heldout, oddities.joined(looks), encodings)]
 
 
 def _read_one(

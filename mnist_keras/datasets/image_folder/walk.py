@@ -5,8 +5,10 @@ import re
 import stat
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from mnist_keras._foundations.files import escaped, reason
 from mnist_keras.datasets.choices import MAX_FILES
@@ -22,36 +24,25 @@ _SYSTEM = ("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir", "Icon\r")
 _NO_IMAGES = f"no images ({', '.join(EXTENSIONS)})"
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFile:
-    """A file with the extension of an image.
+class ImageFile(NamedTuple):
+    """A file with the extension of an image."""
 
-    Attributes:
-        path: Relative to the directory that was walked, with `/` between its parts.
-        label: Index of its class.
-        size: In bytes.
-        changed: Times at which its content and its entry last changed, in nanoseconds.
-    """
-
-    path: str
-    label: int
-    size: int
-    changed: tuple[int, int]
+    path: str  # relative to the directory that was walked, with `/` between its parts
+    label: int  # index of its class
+    size: int  # in bytes
+    changed: tuple[int, int]  # when its content and its entry last changed, in nanoseconds
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What a walk found.
+    """What a walk found."""
 
-    Attributes:
-        class_names: The class folders in natural order: `9` before `10`.
-        files: The image files, by class, then in Keras's order.
-        findings: What is wrong, left out or worth knowing.
-    """
+    class_names: tuple[str, ...]  # the class folders in natural order: `9` before `10`
+    files: tuple[ImageFile, ...]  # by class, then in Keras's order
+    findings: tuple[Finding, ...]  # what is wrong, left out or worth knowing
 
-    class_names: tuple[str, ...]
-    files: tuple[ImageFile, ...]
-    findings: tuple[Finding, ...]
+
+NO_FILES = Folder((), (), ())
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -70,39 +61,36 @@ def walk(
     """Walk a directory with one folder of images for each class. No file is opened.
 
     Hidden files, system files and links to folders are left out. Folders are entered once, so a
-    link in a circle ends.
+    link in a circle ends. With more files than `max_files`, the walk stops with a finding.
 
     Args:
         directory: The directory that all paths are relative to.
         base: The folder of class folders within `directory`. Defaults to `directory` itself.
-        class_names: The class folders to walk, in the order of the labels. Defaults to all of
-            them in natural order.
+        class_names: The class folders in the order of the labels. Defaults to all, sorted.
         leave_out: Folders beside the class folders that are not classes.
-        max_files: With more files than this, the walk stops with a finding.
     """
     walker = _Walker(directory, base, max_files)
-    found = walker.classes(leave_out, asked=class_names is not None)
-    chosen = found if class_names is None else tuple(class_names)
-    if walker.usable:
-        for name in chosen:
-            if name not in found:
-                walker.find("no_classes", walker.within(name), "no such class folder")
-    for label, name in enumerate(chosen):
-        if walker.usable:
+    with suppress(_UselessError):
+        walker.find_classes(leave_out, class_names)
+        for label, name in enumerate(walker.class_names):
             walker.walk_class(name, label)
-    if walker.usable:
         walker.check_depth()
-    return Folder(chosen, tuple(walker.files), tuple(walker.findings))
+    return Folder(walker.class_names, tuple(walker.files), tuple(walker.findings))
 
 
 def walk_flat(directory: Path, max_files: int = MAX_FILES) -> Folder:
     """Walk all image files below a directory as one class, whatever its folders are called."""
     walker = _Walker(directory, "", max_files)
-    walker.walk_class("", 0)
+    with suppress(_UselessError):
+        walker.walk_class("", 0)
+        if not walker.files:
+            walker.find("no_classes", ".", _NO_IMAGES)
     findings = [f for f in walker.findings if f.kind not in ("nested_folder", "empty_class")]
-    if walker.usable and not walker.files:
-        findings.append(Finding("no_classes", ".", _NO_IMAGES))
     return Folder(FLAT, tuple(walker.files), tuple(findings))
+
+
+class _UselessError(Exception):
+    """What was found so far is not a data set: the walk ends."""
 
 
 class _Walker:
@@ -110,10 +98,10 @@ class _Walker:
 
     def __init__(self, directory: Path, base: str, max_files: int):
         self.directory, self.base, self.max_files = directory, base, max_files
+        self.class_names: tuple[str, ...] = ()
         self.files: list[ImageFile] = []
         self.findings: list[Finding] = []
         self.seen = 0
-        self.usable = True  # until a finding makes it useless to go on
 
     def within(self, name: str) -> str:
         """Return the path of a name in the base."""
@@ -121,15 +109,12 @@ class _Walker:
 
     def find(self, kind: str, path: str, reason: str = "") -> None:
         self.findings.append(Finding(kind, path or ".", reason))
-        self.usable = self.usable and kind not in USELESS
+        if kind in USELESS:
+            raise _UselessError
 
-    def classes(self, leave_out: Collection[str], asked: bool) -> tuple[str, ...]:
-        """Return the names of the class folders, and note what is wrong with them.
-
-        Args:
-            leave_out: Folders that are not classes.
-            asked: Whether the caller named the classes, so that there may be only one folder.
-        """
+    def find_classes(self, leave_out: Collection[str], asked: Sequence[str] | None) -> None:
+        """Take the class folders, all or those asked for, and note what is wrong with them."""
+        self.class_names = tuple(asked or ())
         names, images = [], 0
         for entry in self._entries(self.base):
             path = self.within(entry.name)
@@ -139,45 +124,25 @@ class _Walker:
                 self.seen -= 1  # only files count
                 if entry.name in leave_out:
                     continue
-                if entry.is_symlink() and self._leads_out(path):
-                    self.find("folder_link", path)
-                    continue
-                names.append(entry.name)
                 if entry.is_symlink():
-                    self.find("link", path)
+                    target, here = map(os.path.realpath, (self.directory / path, self.directory))
+                    leads_out = os.path.commonpath([target, here]) == target  # or in a circle
+                    self.find("folder_link" if leads_out else "link", path)
+                    if leads_out:
+                        continue
+                names.append(entry.name)
             else:
                 self.find("beside_classes", path)
                 images += entry.name.lower().endswith(EXTENSIONS)
-        if not self.usable:
-            return ()
         names.sort(key=natural_key)
         if not names:
             found = f"found {images:,} images and no folders" if images else "found no folders"
             expected = "expected one folder of images for each class"
             self.find("no_classes", self.base, f"{expected}; {found}")
-        elif len(names) == 1 and not asked:
-            self._only(names[0])
-        self._check_lookalikes(names)
-        return tuple(names)
-
-    def _leads_out(self, path: str) -> bool:
-        """Return whether a link leads to a folder that contains the walked one."""
-        target, here = (os.path.realpath(p) for p in (self.directory / path, self.directory))
-        return os.path.commonpath([target, here]) == target
-
-    def _only(self, name: str) -> None:
-        """Note whether the only folder is the only class, or contains the classes."""
-        path, shown = self.within(name), escaped(name)
-        inner = [e for e in self._entries(path) if _is_folder(e) and not is_hidden(e.name)]
-        if inner:
-            holds = f"found only the folder '{shown}', which holds {len(inner)} folders"
-            meant = escaped(str(self.directory / path))
-            self.find("too_deep", self.base, f"{holds}; did you mean {meant}?")
-        elif self.usable:
-            expected = "expected one folder of images for each of at least two classes"
-            self.find("single_class", self.base, f"{expected}; found only the folder '{shown}'")
-
-    def _check_lookalikes(self, names: Sequence[str]) -> None:
+        if asked is None:
+            self.class_names = tuple(names)
+            if len(names) == 1:
+                self._refuse_only(names[0])
         alike: dict[str, str] = {}
         for name in names:
             key = unicodedata.normalize("NFKC", name).casefold().strip()
@@ -185,18 +150,26 @@ class _Walker:
                 other = f"looks like '{escaped(alike[key])}'"
                 self.find("lookalike_classes", self.within(name), other)
             alike[key] = name
+        if missing := [name for name in self.class_names if name not in names]:
+            paths = map(self.within, missing)
+            self.findings += [Finding("no_classes", path, "no such class folder") for path in paths]
+            raise _UselessError
+
+    def _refuse_only(self, name: str) -> None:
+        """Note whether the only folder is the only class, or contains the classes."""
+        path, shown = self.within(name), escaped(name)
+        inner = [e for e in self._entries(path) if _is_folder(e) and not is_hidden(e.name)]
+        if inner:
+            holds = f"found only the folder '{shown}', which holds {len(inner)} folders"
+            meant = escaped(str(self.directory / path))
+            self.find("too_deep", self.base, f"{holds}; did you mean {meant}?")
+        expected = "expected one folder of images for each of at least two classes"
+        self.find("single_class", self.base, f"{expected}; found only the folder '{shown}'")
 
     def walk_class(self, name: str, label: int) -> None:
         """Take the image files of a class, and note if there are none."""
         before, before_findings = len(self.files), len(self.findings)
-        self._walk(self.within(name), label)
-        self.files[before:] = sorted(self.files[before:], key=lambda file: os.path.split(file.path))
-        refused = any(finding.severity.refuses for finding in self.findings[before_findings:])
-        if len(self.files) == before and not refused:
-            self.find("empty_class", self.within(name), _NO_IMAGES)
-
-    def _walk(self, folder: str, label: int) -> None:
-        folders = [folder]  # not recursive: folders may be nested deeper than Python's stack
+        folders = [self.within(name)]  # no recursion: they may be nested deeper than Python's stack
         while folders:
             folder = folders.pop()
             for entry in self._entries(folder):
@@ -210,6 +183,10 @@ class _Walker:
                 else:
                     self.find("nested_folder", path)
                     folders.append(path)
+        self.files[before:] = sorted(self.files[before:], key=lambda file: os.path.split(file.path))
+        refused = any(finding.severity.refuses for finding in self.findings[before_findings:])
+        if len(self.files) == before and not refused:
+            self.find("empty_class", self.within(name), _NO_IMAGES)
 
     def _take(self, entry: "os.DirEntry[str]", path: str, label: int) -> None:
         """Take a file, or note why it is not one of the images."""
@@ -245,10 +222,8 @@ class _Walker:
                 for entry in entries:
                     self.seen += 1
                     if self.seen > self.max_files:
-                        if self.usable:
-                            more = f"more than {self.max_files:,} files"
-                            self.find("too_many_files", self.base, more)
-                        return
+                        more = f"more than {self.max_files:,} files"
+                        self.find("too_many_files", self.base, more)
                     yield entry
         except OSError as error:
             kind = "missing" if folder == self.base else "unreadable_folder"
