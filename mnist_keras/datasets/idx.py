@@ -3,6 +3,7 @@
 import gzip
 import math
 import os
+import struct
 import zlib
 from pathlib import Path
 
@@ -22,9 +23,6 @@ def read_idx(path: Path) -> np.ndarray:
 
     The header is two zero bytes, the type `0x08` for unsigned bytes, the number of dimensions, and
     each dimension as a big-endian 32-bit integer.
-
-    Raises:
-        DataError: If the file cannot be read, or header and content disagree.
     """
     try:
         content = path.read_bytes()
@@ -38,7 +36,7 @@ def read_idx(path: Path) -> np.ndarray:
     header = 4 + 4 * rank
     if len(content) < header:
         raise DataError(f"{path}: the IDX header is truncated")
-    shape = tuple(int(n) for n in np.frombuffer(content, ">u4", rank, offset=4))
+    shape = struct.unpack_from(f">{rank}I", content, 4)
     if len(content) - header != math.prod(shape):
         raise DataError(
             f"{path}: the IDX header promises {'×'.join(map(str, shape))} = {math.prod(shape)} "
@@ -48,26 +46,21 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def read_folder(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return images and labels of each part, `"train"` and `"t10k"`, that a folder has.
-
-    Raises:
-        DataError: If it has neither, a file is damaged, or images and labels do not match.
-    """
+    """Return images and labels of each part, `"train"` and `"t10k"`, that a folder has."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of IDX files")
     parts = {}
     for part, names in FILES.items():
-        files = [_find(folder, name) for name in names]
-        if not any(files):
+        files = {name: file for name in names if (file := _find(folder, name))}
+        if not files:
             continue
-        for file, name in zip(files, names, strict=True):
-            if file is None:
-                raise DataError(f"{folder}: {name} is missing")
-        images, labels = (read_idx(file) for file in files if file)
+        if missing := [name for name in names if name not in files]:
+            raise DataError(f"{folder}: {missing[0]} is missing")
+        images, labels = map(read_idx, files.values())
         if images.ndim != 3:
-            raise DataError(f"{files[0]}: expected n×height×width. Received: {images.shape}")
+            raise DataError(f"{files[names[0]]}: expected n×height×width. Received: {images.shape}")
         if labels.shape != images.shape[:1]:
-            raise DataError(f"{files[1]}: {labels.shape} labels for {len(images)} images")
+            raise DataError(f"{files[names[1]]}: {labels.shape} labels for {len(images)} images")
         parts[part] = images, labels
     if not parts:
         expected = " or ".join(names[0] for names in FILES.values())
@@ -82,8 +75,6 @@ def lies_in(folder: Path) -> bool:
 
 def _find(folder: Path, name: str) -> Path | None:
     """Return the file of this name: as published, with a dot before `idx`, or gzipped."""
-    dotted = name.replace("-idx", ".idx")
-    for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
-        if os.path.isfile(folder / candidate):
-            return folder / candidate
-    return None
+    names = (name, name.replace("-idx", ".idx"))
+    files = (folder / f"{stem}{ending}" for stem in names for ending in ("", ".gz"))
+    return next(filter(os.path.isfile, files), None)

@@ -134,11 +134,7 @@ class LabeledImages:
         )
 
     def canonical(self) -> "LabeledImages":
-        """Return the images sorted by class and content.
-
-        A draw from this order depends on the pixels alone, not on file names or on the order in
-        which a file system lists them.
-        """
+        """Return the images sorted by class and content, so that no draw depends on file names."""
         return self.take(self.canonical_order)
 
     def sorted_by_content(self) -> "LabeledImages":
@@ -184,11 +180,7 @@ _CLASSES, _IMAGES, _SIDE = 20, 8, 64
 
 
 def class_samples(images: LabeledImages) -> dict[str, str]:
-    """Return the first images of each class side by side, in the order of their contents.
-
-    Returns:
-        By class name, a PNG file in base64; 20 classes at most.
-    """
+    """Return, by class name, its first images side by side, as a PNG file in base64."""
     ordered = images.canonical_order
     samples = {}
     for label, name in list(enumerate(images.class_names))[:_CLASSES]:

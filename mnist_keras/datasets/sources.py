@@ -4,7 +4,6 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from mnist_keras.datasets.images import DataError, LabeledImages, png
 from mnist_keras.datasets.splits import draw
 
 _DIGITS = tuple("0123456789")
-_DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
+_DOWNLOAD_TIMEOUT = 30.0  # seconds to wait for each answer
 
 
 def load(source: str, idx: Path | None = None, channels: int = 1) -> LabeledImages:
@@ -70,13 +69,17 @@ def _keras_download(source: str) -> tuple[np.ndarray, np.ndarray]:
     import keras
 
     module = getattr(keras.datasets, source)
+    before = socket.getdefaulttimeout()
     try:
+        socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)  # Keras sets no limit
         # Keras prints its progress bar on stdout, which belongs to results.
-        with contextlib.redirect_stdout(sys.stderr), _socket_timeout(_DOWNLOAD_TIMEOUT):
+        with contextlib.redirect_stdout(sys.stderr):
             (x_train, y_train), (x_test, y_test) = module.load_data()
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise DataError(f"keras.datasets.{source}: {reason}") from error
+    finally:
+        socket.setdefaulttimeout(before)
     images, labels = np.concatenate([x_train, x_test]), np.concatenate([y_train, y_test])
     if images.shape != (70_000, 28, 28) or labels.shape != (70_000,):
         raise DataError(
@@ -86,29 +89,16 @@ def _keras_download(source: str) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-@contextlib.contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Limit every wait for the network; Keras sets no limit."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
 def _sklearn_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Return scikit-learn's 1,797 scans of 8×8 pixels with levels 0…16 in MNIST's format.
-
-    As in MNIST, each digit fills a 20×20 box in the middle of 28×28 pixels.
-    """
+    """Return scikit-learn's 1,797 scans of 8×8 pixels, each in a 20×20 box as in MNIST."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
     scans = load_digits()
     images = np.zeros((len(scans.images), 28, 28), np.uint8)
-    for image, scan in zip(images, scans.images, strict=True):
-        gray = Image.fromarray(np.rint(scan * (255 / 16)).astype(np.uint8))
+    levels = np.rint(scans.images * (255 / 16)).astype(np.uint8)  # from 0…16
+    for image, scan in zip(images, levels, strict=True):
+        gray = Image.fromarray(scan)
         image[4:24, 4:24] = np.asarray(gray.resize((20, 20), Image.Resampling.BILINEAR))
     return images, scans.target
 
@@ -116,11 +106,7 @@ def _sklearn_digits() -> tuple[np.ndarray, np.ndarray]:
 def default(idx: Path | None, channels: int) -> tuple[LabeledImages, str | None]:
     """Return MNIST if it is available, otherwise the embedded digits and the reason why.
 
-    Args:
-        idx, channels: As for `load`.
-
-    Raises:
-        DataError: If a folder is named that does not hold MNIST.
+    A folder that is named, by `idx` or the environment, must hold MNIST.
     """
     try:
         return load("mnist", idx, channels), None
@@ -140,11 +126,7 @@ def write_folders(
 ) -> tuple[Path, Path]:
     """Write class-per-folder PNGs: `train-50/0…9`, drawn with `seed`, and `heldout/0…9`.
 
-    Returns:
-        The two folders. Each appears only when it is complete.
-
-    Raises:
-        DataError: If one of them exists, or `directory` cannot be written.
+    Each of the two folders appears only when it is complete. One that exists is not touched.
     """
     folders = directory / f"train-{per_class}", directory / "heldout"
     for folder in folders:

@@ -4,7 +4,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,8 +45,7 @@ def split_indices(
     groups = [order]
     if stratify:
         groups = [order[images.labels[order] == c] for c in np.unique(images.labels)]
-    sizes = [round(len(group) * validation_split) for group in groups]
-    drawn = np.concatenate([g[:size] for g, size in zip(groups, sizes, strict=True)])
+    drawn = np.concatenate([group[: round(len(group) * validation_split)] for group in groups])
     training, validation = sides(images, images.fingerprints[drawn])
     if not len(training) or not len(validation):
         raise DataError(
@@ -64,20 +63,12 @@ def sides(images: LabeledImages, validation: np.ndarray) -> tuple[np.ndarray, np
 
 @dataclass(frozen=True)
 class Split:
-    """The sides of all images, for one seed.
+    """The sides of all images, for one seed."""
 
-    Attributes:
-        fingerprints: By side, the fingerprints of its images, sorted.
-    """
-
-    fingerprints: Mapping[str, np.ndarray]
+    fingerprints: Mapping[str, np.ndarray]  # by side, those of its images, sorted
 
     def apply(self, images: LabeledImages) -> dict[str, LabeledImages]:
-        """Return the images of each side.
-
-        Raises:
-            DataError: If an image has no side, or a side names an image that is not there.
-        """
+        """Return the images of each side; refuse other images than those of the split."""
         named = np.concatenate([*self.fingerprints.values()])
         unknown = np.setdiff1d(images.fingerprints, named)
         missing = np.setdiff1d(named, images.fingerprints)
@@ -93,15 +84,10 @@ class Split:
 
 
 def split_text(seeds: Mapping[int, Mapping[str, LabeledImages]], root: Path | None) -> str:
-    """Return a CSV file that says which side each image is on.
+    """Return a CSV file that says which side each image is on, for each seed.
 
-    Args:
-        seeds: By seed, the images of each side.
-        root: Directory that paths are written relative to; `None` for images not in files.
-
-    Returns:
-        CSV with the columns `seed`, `side`, `hash` (the image's fingerprint, which alone decides
-        when the file is read again) and `file`.
+    Its columns are `seed`, `side`, `hash` (the image's fingerprint, which alone decides when the
+    file is read again) and `file`, relative to `root`.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -117,16 +103,26 @@ def split_text(seeds: Mapping[int, Mapping[str, LabeledImages]], root: Path | No
 
 
 def read_splits(path: Path) -> Mapping[int | None, Split]:
-    """Return the splits of a file by seed; without a column `seed`, `None` stands for every seed.
-
-    Raises:
-        DataError: If the file cannot be read or is not a split.
-    """
+    """Return the splits of a file by seed; `None` is every seed, without such a column."""
     with naming(path, DataError, "cannot be read"):
         text = path.read_text("utf-8-sig", errors="surrogateescape")
+    reader = csv.DictReader(io.StringIO(text), strict=True)
     found: dict[int | None, dict[str, list[str]]] = {}
-    for seed, side, fingerprint in _rows(path, text):
-        found.setdefault(seed, {side: [] for side in SIDES})[side].append(fingerprint)
+    try:
+        if not {"side", "hash"} <= set(reader.fieldnames or ()):
+            raise DataError(f"{path}: expected the columns {', '.join(_COLUMNS)}")
+        for row in reader:
+            seed, side, fingerprint = row.get("seed"), row["side"], row["hash"]
+            whole = re.fullmatch("[0-9a-f]{32}", fingerprint or "")
+            if side not in SIDES or not whole or (seed and not re.fullmatch("[0-9]+", seed)):
+                expected = f"expected a seed, one of {', '.join(SIDES)} and a hash"
+                raise DataError(f"{path}, line {reader.line_num}: {expected}")
+            hashes_of = found.setdefault(int(seed) if seed else None, {side: [] for side in SIDES})
+            hashes_of[side].append(fingerprint)
+    except csv.Error as error:
+        raise DataError(f"{path}: not a CSV file: {error}") from error
+    if not found:
+        raise DataError(f"{path}: no images")
     splits = {}
     for seed, hashes_of in found.items():
         split = Split({side: np.unique(np.array(h, FINGERPRINT)) for side, h in hashes_of.items()})
@@ -137,36 +133,13 @@ def read_splits(path: Path) -> Mapping[int | None, Split]:
             if not len(split.fingerprints[side]):
                 raise DataError(f"{path}: no image is on the side {side!r}")
         splits[seed] = split
-    if not splits:
-        raise DataError(f"{path}: no images")
     return splits
 
 
-def _rows(path: Path, text: str) -> Iterator[tuple[int | None, str, str]]:
-    """Yield the seed, side and hash of each line."""
-    try:
-        reader = csv.DictReader(io.StringIO(text), strict=True)
-        if not {"side", "hash"} <= set(reader.fieldnames or ()):
-            raise DataError(f"{path}: expected the columns {', '.join(_COLUMNS)}")
-        for row in reader:
-            seed, side, fingerprint = row.get("seed"), row["side"], row["hash"]
-            whole = re.fullmatch("[0-9a-f]{32}", fingerprint or "")
-            if side not in SIDES or not whole or (seed and not re.fullmatch("[0-9]+", seed)):
-                expected = f"expected a seed, one of {', '.join(SIDES)} and a hash"
-                raise DataError(f"{path}, line {reader.line_num}: {expected}")
-            yield int(seed) if seed else None, side, fingerprint
-    except csv.Error as error:
-        raise DataError(f"{path}: not a CSV file: {error}") from error
-
-
 def draw(images: LabeledImages, per_class: int, seed: int) -> tuple[LabeledImages, LabeledImages]:
-    """Draw `per_class` images of each class.
+    """Return `per_class` images drawn from each class, and the held-out rest.
 
-    Returns:
-        The drawn images, and the held-out rest. Duplicates of drawn images are in neither.
-
-    Raises:
-        DataError: If a class has fewer than `per_class` images.
+    Duplicates of drawn images are in neither. A class with too few images is a `DataError`.
     """
     order = generator(seed, "draw").permutation(len(images))
     drawn = np.zeros(len(images), dtype=bool)

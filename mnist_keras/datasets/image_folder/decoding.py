@@ -6,6 +6,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,6 +33,7 @@ CHANNELS: dict[ColorMode, int] = {"grayscale": 1, "rgb": 3, "rgba": 4}
 _MAX_BYTES = 2**28
 # A file that declares more pixels is refused before it is decoded.
 _MAX_PIXELS = 50_000_000
+_TOO_MANY = f"declares more than {_MAX_PIXELS:,} pixels"
 _LARGE_PIXELS = 4_000_000
 LEAST_SIDE = 8
 # A pixel is gray if its channels differ by at most this many levels, as they do in a JPEG.
@@ -43,11 +45,7 @@ Remark = Callable[..., None]
 
 
 class BadImageError(DataError):
-    """A file that is not one whole image of a supported type.
-
-    Attributes:
-        kind: Key of `findings.KINDS`.
-    """
+    """A file that is not one whole image of a supported type; `kind` is a key of `KINDS`."""
 
     def __init__(self, kind: str, reason: str = ""):
         super().__init__(reason)
@@ -55,13 +53,14 @@ class BadImageError(DataError):
 
 
 def read_file(path: Path | str) -> bytes:
-    """Return the content of a regular file, without waiting for anything else.
+    """Return the content of a regular file; refuse anything else, and files that are too large."""
 
-    Raises:
-        BadImageError: If it is not a regular file, is too large or cannot be read.
-    """
+    def open_at_once(path: str, flags: int) -> int:
+        # Without waiting for the writer of a pipe.
+        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
+        with open(path, "rb", opener=open_at_once) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise BadImageError("not_a_file")
@@ -73,31 +72,19 @@ def read_file(path: Path | str) -> bytes:
 
 
 def read_stream(stream: BinaryIO) -> bytes:
-    """Return the rest of a stream.
-
-    Raises:
-        BadImageError: If it is larger than an image may be.
-    """
+    """Return the rest of a stream; refuse more than an image may have."""
     content = stream.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise BadImageError("too_large", f"more than {_MAX_BYTES:,} bytes")
     return content
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file without waiting for the writer of a pipe."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
 def decode(content: bytes, color_mode: ColorMode, remark: Remark | None = None) -> np.ndarray:
     """Return the image that a file holds, as a `uint8` array of shape `(height, width, channels)`.
 
-    Args:
-        content: The bytes of the file.
-        color_mode: `"grayscale"`, `"rgb"` or `"rgba"`.
-        remark: Called with the kind of each finding that does not prevent the use of the image,
-            and a reason. `None`, for content that was decoded before, also skips the checks for
-            damage that Pillow does not notice.
+    `remark` is called with the kind of each finding that does not prevent the use of the image,
+    and a reason. `None`, for content that was decoded before, also skips the checks for damage
+    that Pillow does not notice.
 
     Raises:
         BadImageError: If it is not one whole, upright, opaque image of a supported type.
@@ -111,18 +98,18 @@ def decode(content: bytes, color_mode: ColorMode, remark: Remark | None = None) 
         try:
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _check_header(image)
-                if remark is None:
-                    return _pixels(image, content, color_mode, say_nothing)
-                _check_end(image, content, remark)
-                pixels = _pixels(image, content, color_mode, remark)
-                _check_scan(image, content)
+                if remark:
+                    _check_end(image, content, remark)
+                pixels = _pixels(image, content, color_mode, remark or say_nothing)
+                if remark:
+                    _check_scan(image, content)
                 return pixels
         except (BadImageError, MemoryError):
             raise
         except UnidentifiedImageError:
             raise _unidentified(content) from None
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-            raise _too_many_pixels() from None
+            raise BadImageError("too_large", _TOO_MANY) from None
         except Exception as error:  # on damaged files, Pillow raises almost anything
             kind = "truncated" if truncation.end_of(content) is None else "damaged"
             raise BadImageError(kind, f"{kind} image: {reason(error)}") from error
@@ -130,10 +117,6 @@ def decode(content: bytes, color_mode: ColorMode, remark: Remark | None = None) 
 
 def say_nothing(kind: str, reason: str = "") -> None:
     """Remark nothing: for callers that use single images and mind only damage."""
-
-
-def _too_many_pixels() -> BadImageError:
-    return BadImageError("too_large", f"declares more than {_MAX_PIXELS:,} pixels")
 
 
 def _unidentified(content: bytes) -> BadImageError:
@@ -159,7 +142,7 @@ def _check_header(image: Image.Image) -> None:
     """Refuse by what the header declares, before anything is decoded."""
     width, height = image.size
     if width * height > _MAX_PIXELS:
-        raise _too_many_pixels()
+        raise BadImageError("too_large", _TOO_MANY)
     if min(image.size) < LEAST_SIDE:
         raise BadImageError("too_small", f"{width}×{height} pixels; at least {LEAST_SIDE} per side")
     # Every viewer shows the first picture of a camera's multi-picture JPEG.
@@ -212,11 +195,11 @@ def _pixels(
         remark(kind)
     elif image.mode.startswith("I") or (image.format == "PNG" and content[24] == 16):
         remark("sixteen_bit")
-    found = _converted(image, color_mode, remark)
-    return found[..., np.newaxis] if found.ndim == 2 else found
+    image = _converted(image, color_mode, remark)
+    return np.asarray(image).reshape(image.height, image.width, CHANNELS[color_mode])
 
 
-def _converted(image: Image.Image, color_mode: ColorMode, remark: Remark) -> np.ndarray:
+def _converted(image: Image.Image, color_mode: ColorMode, remark: Remark) -> Image.Image:
     if image.mode.startswith("I"):  # one channel of 16 bits, scaled to 8
         if "transparency" in image.info:
             raise BadImageError("transparent", "transparent pixels")
@@ -236,24 +219,19 @@ def _converted(image: Image.Image, color_mode: ColorMode, remark: Remark) -> np.
         channels = np.asarray(image.convert("RGB")).astype(np.int16)
         colored = np.ptp(channels, axis=-1).max() > GRAY_LEVELS
         remark("color_lost" if colored else "gray_in_rgb")
-    if image.mode != _MODES[color_mode]:
-        image = image.convert(_MODES[color_mode])
-    return np.asarray(image)
+    return image.convert(_MODES[color_mode])
 
 
 def _orientation(image: Image.Image) -> int:
-    try:
-        turn = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # unreadable metadata rotates nothing
-        return 1
-    return turn if isinstance(turn, int) and 1 < turn <= 8 else 1
+    with suppress(Exception):  # unreadable metadata rotates nothing
+        turn = image.getexif().get(_EXIF_ORIENTATION)
+        if isinstance(turn, int) and 1 < turn <= 8:
+            return turn
+    return 1
 
 
 def resize(image: np.ndarray, size: tuple[int, int], interpolation: Interpolation) -> np.ndarray:
-    """Resize one image as Keras does: pixel centers aligned, no antialiasing, `float32`.
-
-    An image of this size is returned as it is.
-    """
+    """Resize as Keras does: pixel centers aligned, no antialiasing, `float32`; or do nothing."""
     if image.shape[:2] == tuple(size):
         return image
     image = image.astype(np.float32)

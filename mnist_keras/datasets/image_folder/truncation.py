@@ -4,11 +4,17 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 
 _STARTS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8": "JPEG", b"GIF8": "GIF", b"BM": "BMP"}
 # The end of a JPEG's scan: a marker other than a restart, not data (00) or a fill byte (FF).
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _RESTARTS = range(0xD0, 0xD8)
+# The passes of an interlaced PNG: first column, first row, and the steps to the next.
+_ADAM7 = (
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+    *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+)
 
 
 def format_of(content: bytes) -> str | None:
@@ -17,17 +23,18 @@ def format_of(content: bytes) -> str | None:
 
 
 def end_of(content: bytes) -> int | None:
-    """Return the position after the end of an image, or `None` if its end is missing.
-
-    The parts of a PNG, JPEG or GIF give their lengths. A BMP ends where its header says, or with
-    the file if it says nothing.
-    """
-    walks = {"PNG": _png, "JPEG": _jpeg, "GIF": _gif, "BMP": _bmp}
-    walk = walks.get(format_of(content) or "")
-    try:
-        return walk(content) if walk else None
-    except (IndexError, struct.error):  # a part is longer than the file
-        return None
+    """Return the position after the end of an image, or `None` if its end is missing."""
+    with suppress(IndexError, struct.error):  # a part is longer than the file
+        match format_of(content):
+            case "PNG":
+                return 8 + sum(8 + len(data) for _, data, _ in _png_chunks(content))
+            case "JPEG":
+                return max(end for _, end in _jpeg_parts(content))
+            case "GIF":
+                return _gif(content)
+            case "BMP":
+                return _bmp(content)
+    return None
 
 
 def damaged_chunk(content: bytes) -> str | None:
@@ -43,13 +50,8 @@ def has_all_rows(content: bytes) -> bool:
     """Return whether the compressed data of a PNG that has an end is whole and has all rows."""
     width, height, depth, colors, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, 16)
     bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colors]
-    # The passes of an interlaced PNG (Adam7): first column, first row, and the steps to the next.
-    passes = (
-        *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
-        *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
-    )
     expected = 0
-    for x, y, right, down in passes if interlaced else ((0, 0, 1, 1),):
+    for x, y, right, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
         columns, rows = -(-(width - x) // right), -(-(height - y) // down)
         if columns > 0 and rows > 0:
             expected += rows * (1 + -(-columns * bits // 8))  # each row after its filter
@@ -73,10 +75,6 @@ def end_of_scans(content: bytes) -> int:
             return stop
 
 
-def _png(content: bytes) -> int | None:
-    return 8 + sum(8 + len(data) for _, data, _ in _png_chunks(content))
-
-
 def _png_chunks(content: bytes) -> Iterator[tuple[bytes, memoryview, int]]:
     """Yield the type of each chunk, its type and data as one, and their stored checksum."""
     view, position, kind = memoryview(content), 8, b""
@@ -85,11 +83,6 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, memoryview, int]]:
         (checksum,) = struct.unpack_from(">I", content, position + 8 + length)
         yield kind, view[position + 4 : position + 8 + length], checksum
         position += 12 + length
-
-
-def _jpeg(content: bytes) -> int | None:
-    *_, (_, end) = _jpeg_parts(content)
-    return end
 
 
 def _jpeg_parts(content: bytes) -> Iterator[tuple[int, int]]:
@@ -106,18 +99,13 @@ def _jpeg_parts(content: bytes) -> Iterator[tuple[int, int]]:
             position += length
         if marker == 0xDA:
             following = _MARKER.search(content, position)
-            if following is None:
-                raise IndexError
-            position = following.start()
+            position = following.start() if following else len(content)
         yield marker, position
 
 
 def _gif(content: bytes) -> int | None:
     position = 13 + _colors(content[10])
-    while True:
-        block = content[position]
-        if block == 0x3B:
-            return position + 1
+    while (block := content[position]) != 0x3B:
         if block == 0x21:  # an extension and its label
             position += 2
         elif block == 0x2C:  # an image: place, size, own colors, code size
@@ -127,6 +115,7 @@ def _gif(content: bytes) -> int | None:
         while length := content[position]:
             position += 1 + length
         position += 1
+    return position + 1
 
 
 def _colors(flags: int) -> int:
