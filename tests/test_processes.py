@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from mnist_keras.experiments.run import divide, work
 from mnist_keras.experiments.results_folder import ResultsFolder
+from mnist_keras.experiments.run import divide, work
 
 EXPERIMENT = """
 title = "Short"

@@ -81,7 +81,7 @@ def test_images_are_scaled_to_one(digits, monkeypatch):
 
     monkeypatch.setattr(WarpedBatches, "__getitem__", note)
     run = run_of(scored_at=(1,))
-    train(run, data_of(digits, 0)).record
+    train(run, data_of(digits, 0))
     images, x = next(filter(None, seen))
     assert x.max() == 1
     np.testing.assert_array_equal(x, images / np.float32(255))

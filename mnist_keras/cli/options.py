@@ -21,7 +21,7 @@ class NamedPath(click.Path):
         return super().convert(value, *context)
 
 
-class LazyChoice(click.ParamType):
+class LazyChoice(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """A word of a `Literal` whose module is imported when the option is used or explained.
 
     Args:
