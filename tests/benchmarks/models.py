@@ -2,15 +2,15 @@
 
     KERAS_BACKEND=jax python tests/benchmarks/models.py IDX calibration|sanity|photos
 
-IDX is a folder with MNIST's test set. Of seeds 0 to 4, each with its own draw, the original's CNN is
-trained with either loss. `calibration`: what its probabilities are worth on the 9,500 held-out
-images. `sanity`: what erasing the tenth of the pixels that a map points to does, on the first 200
-of them. `photos`: 1,000 digits as dark ink on light, shaded, grainy paper, saved as JPEG.
+IDX is a folder with MNIST's test set. The original's CNN is trained for seeds 0 to 4, each with its
+own draw. `calibration`: what its probabilities are worth on the 9,500 held-out images, for both
+losses. `sanity`: the effect of erasing the tenth of the pixels that a map points to, on the first
+200 of them. `photos`: accuracy on 1,000 digits as dark ink on light, shaded, grainy paper, saved as
+JPEG, with seed 0.
 """
 
 import argparse
 import io
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -31,21 +31,19 @@ from mnist_keras.inference.evaluation import evaluate  # noqa: E402
 from mnist_keras.inference.model_input import ModelInput  # noqa: E402
 from mnist_keras.models.prediction import predict, softmax  # noqa: E402
 from mnist_keras.training.data import Data  # noqa: E402
-from mnist_keras.training.engine import Trainer  # noqa: E402
+from mnist_keras.training.engine import train  # noqa: E402
 from mnist_keras.training.run import Run  # noqa: E402
 from mnist_keras.training.settings import Settings  # noqa: E402
 
 SEEDS = range(5)
-REPORT = Settings()
+ORIGINAL = Settings()
 
 
 def trained(images, settings, seeds):
-    """Yield the network of each seed, and its held-out images."""
-    trainer = Trainer()
+    """Yield the model of each seed, and its held-out images."""
     for seed in seeds:
         data = Data(*draw(images, 50, seed))
-        trainer.train(Run(settings=settings, seed=seed, scored_at=(settings.epochs,)), data)
-        yield trainer.networks.of(settings, (28, 28, 3), 10), data.heldout
+        yield train(Run.whole(settings, seed), data).model, data.heldout
 
 
 def over_seeds(values, digits):
@@ -55,12 +53,12 @@ def over_seeds(values, digits):
 
 
 def calibration(images):
-    """Yield how sure and how right the CNN is, by loss and epochs."""
-    yield ["loss", "epochs", "accuracy, %", "sureness less accuracy, points", "ECE, %",
+    """Yield accuracy and calibration of the CNN, by loss and epochs."""
+    yield ["loss", "epochs", "accuracy, %", "confidence minus accuracy, points", "ECE, %",
            "negative log-likelihood", "Brier score"]  # fmt: skip
     for epochs in (10, 50):
         for loss in ("crossentropy", "focal"):
-            settings = replace(REPORT, loss=loss, epochs=epochs, gamma=None, alpha=None)
+            settings = ORIGINAL.replace(loss=loss, epochs=epochs, gamma=None, alpha=None)
             found = [
                 evaluate(softmax(predict(model, own.images)), own.labels, own.class_names)
                 for model, own in trained(images, settings, SEEDS)
@@ -77,7 +75,7 @@ def calibration(images):
 
 
 def sanity(images):
-    """Yield how much probability is lost with what a map points to, and more than elsewhere."""
+    """Yield the probability lost by erasing what a map points to, alone and beyond other pixels."""
     methods = {
         f"{title}, {name}": lambda *given, cam=cam, name=name: cam(*given, name)
         for title, cam in (("Grad-CAM", grad_cam), ("HiResCAM", hires_cam))
@@ -85,7 +83,7 @@ def sanity(images):
     } | {"occlusion": occlusion}
     ways = ("pointed to", "more than the same shape elsewhere", "more than as much ink")
     means = {name: {way: [] for way in ways} for name in methods}
-    for model, own in trained(images, REPORT, SEEDS):
+    for model, own in trained(images, ORIGINAL, SEEDS):
         some = own.images[:200]
         classes = predict(model, some).argmax(1)
         for name, method in methods.items():
@@ -99,11 +97,11 @@ def sanity(images):
 
 
 def photo(image, rng, pen):
-    """Return a digit written somewhere on a sheet, photographed in slanting light."""
+    """Return a photo, in slanting light, of a digit written somewhere on a sheet."""
     side = int(rng.integers(90, 200))
     large = Image.fromarray(image[..., 0]).resize((side, side), Image.Resampling.BICUBIC)
     sharp = 1 / (1 + np.exp(-12 * (np.asarray(large) / 255 - 0.5)))
-    if pen:  # the stroke's middle only
+    if pen:  # only the middle of the stroke
         width = 2 * (side // 80) + 1
         thin = Image.fromarray((255 * sharp).astype(np.uint8)).filter(ImageFilter.MinFilter(width))
         sharp = np.asarray(thin) / 255
@@ -120,8 +118,8 @@ def photo(image, rng, pen):
 
 
 def photos(images):
-    """Yield the accuracy on digits as they are, and as photos."""
-    model, own = next(trained(images, REPORT, [0]))
+    """Yield the accuracy on digits as they are, and on photos of them."""
+    model, own = next(trained(images, ORIGINAL, [0]))
     rng = np.random.default_rng(0)
     own = own.take(np.sort(rng.permutation(len(own))[:1000]))
     model_input = ModelInput.of(own.images)
@@ -138,7 +136,7 @@ def photos(images):
         "ten times as large": [model_input.bring(image) for image in large],
         "photos": [model_input.bring(sheet) for sheet in sheets],
         "photos, `--fit resize`": [model_input.bring(sheet, fit="resize") for sheet in sheets],
-        "photos of a thin pen's": [model_input.bring(sheet) for sheet in thin],
+        "photos, thin pen": [model_input.bring(sheet) for sheet in thin],
     }
     yield ["1,000 held-out digits", "right, %"]
     for kind, shown in kinds.items():

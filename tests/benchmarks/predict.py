@@ -2,11 +2,11 @@
 
     KERAS_BACKEND=jax python tests/benchmarks/predict.py --images 10000 --rounds 5
 
-Makes gray PNGs of 28×28 in a temporary folder and prints, as Markdown, images a second of each
-network, the median of alternating rounds: from files (`classify`, what `mnist-keras predict` does
-after its start), from an array (`prediction.predict`), and from the same array, scaled, by
-`model.predict` with its default batches of 32 and with batches of 500. Untrained weights: they cost
-the same.
+Makes gray PNGs of 28×28 in a temporary folder and prints images per second for each model, as
+Markdown; each is the median of alternating rounds. Images come from files (`classify`, the work of
+`mnist-keras predict` after its start), from an array (`prediction.predict`), and from the same
+array, scaled, by `model.predict` with its default batches of 32 and with batches of 500. The
+weights are untrained, which costs the same.
 """
 
 import argparse
@@ -25,16 +25,16 @@ backends.use(backends.choose())
 
 from mnist_keras._foundations.texts import markdown_table  # noqa: E402
 from mnist_keras.inference.classification import classify, image_files  # noqa: E402
-from mnist_keras.inference.model_card import Card  # noqa: E402
-from mnist_keras.inference.model_file import TrainedModel  # noqa: E402
+from mnist_keras.inference.model_card import Card, Metrics  # noqa: E402
 from mnist_keras.inference.model_input import ModelInput  # noqa: E402
+from mnist_keras.inference.trained_model import TrainedModel  # noqa: E402
 from mnist_keras.models import prediction  # noqa: E402
 from mnist_keras.training.networks import build_model  # noqa: E402
 from mnist_keras.training.settings import Settings  # noqa: E402
 
 
 def untrained(name, images):
-    """Return a network as if it had been trained on these images."""
+    """Return a model as if it had been trained on these images."""
     settings = Settings(model=name)
     card = Card(
         class_names=images.class_names,
@@ -44,7 +44,7 @@ def untrained(name, images):
         data_name=images.name,
         data_fingerprint="",
         trained_on=images.fingerprints[:0],
-        metrics={},
+        metrics=Metrics(training_loss=0.0),
         versions={},
     )
     return TrainedModel(build_model(settings, (28, 28, 3), 10, 0), card)
@@ -87,7 +87,7 @@ def main():
                         times[way].append(time.perf_counter() - start)
             rates = [options.images / statistics.median(t) for t in times.values()]
             rows.append([f"`{name}`", *(f"{rate:,.0f}" for rate in rates)])
-    print("\n".join(markdown_table([["images a second", *ways], *rows])))
+    print("\n".join(markdown_table([["images per second", *ways], *rows])))
 
 
 if __name__ == "__main__":
