@@ -15,13 +15,7 @@ from mnist_keras.cli.progress import progress
 
 @click.command()
 @click.argument("model", type=options.NamedPath(path_type=Path), required=False)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=0,
-    show_default=True,
-    help="Port of the page's address; 0 takes any free one.",
-)
+@options.number("--port", 0, "Port of the page's address; 0 takes any free one.", most=65535)
 @click.option("--no-browser", is_flag=True, help="Print the address without opening a browser.")
 @options.backend
 def demo(model: Path | None, port: int, no_browser: bool, backend: str | None) -> None:

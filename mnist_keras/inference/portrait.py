@@ -246,10 +246,9 @@ def _one_of_each(labels: np.ndarray, count: int) -> np.ndarray:
 
 def _correlation(maps: np.ndarray, others: np.ndarray) -> float:
     """Return the mean correlation of maps; a map of a single value has none."""
-    a, b = (m.reshape(len(m), -1) - m.mean((1, 2))[:, np.newaxis] for m in (maps, others))
-    norms = np.sqrt((a**2).sum(1) * (b**2).sum(1))
-    there = norms > 0
-    return float(((a * b).sum(1)[there] / norms[there]).mean()) if there.any() else 0.0
+    varying = [(a.ravel(), b.ravel()) for a, b in zip(maps, others, strict=True)]
+    found = [np.corrcoef(a, b)[0, 1] for a, b in varying if np.ptp(a) and np.ptp(b)]
+    return float(np.mean(found)) if found else 0.0
 
 
 def _line(name: str) -> str:
