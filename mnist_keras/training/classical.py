@@ -1,6 +1,6 @@
-"""Classification without a network: nearest neighbor and support vector machines.
+"""Classification without a network, as a baseline: nearest neighbor and support vector machines.
 
-What a network has to beat. Everything here is NumPy, SciPy and scikit-learn: no backend.
+Everything here is NumPy, SciPy and scikit-learn: no backend.
 """
 
 from typing import Any
@@ -11,11 +11,12 @@ from mnist_keras.datasets.augmentation import WARPS, warp
 from mnist_keras.datasets.images import Images, LabeledImages
 from mnist_keras.training.settings import Settings
 
-# Of the histograms: directions, and cells along each axis, in blocks of 2×2.
+# The histograms have this many directions, and this many cells along each axis.
 _DIRECTIONS = 9
 _CELLS = 5
-# What the two numbers of an SVM are chosen from, by cross-validation on the training images.
-_GRID = {"svc__C": (1.0, 10.0, 100.0), "svc__gamma": (0.3, 1.0, 3.0)}
+# Cross-validation on the training images chooses an SVM's parameters from these. A gamma of 1
+# stands for one over the summed variance of the features.
+_PENALTIES, _GAMMAS = (1.0, 10.0, 100.0), (0.3, 1.0, 3.0)
 _FOLDS = 5
 # Images whose votes are held at a time: 56 kB each.
 _CHUNK = 500
@@ -24,14 +25,14 @@ _CHUNK = 500
 def deskew(images: np.ndarray) -> np.ndarray:
     """Return images sheared upright, with their center of mass in the middle.
 
-    Rows are moved so that the covariance of the ink's two coordinates vanishes: the slant of a
-    digit, as its second moments say it.
+    Second moments give the slant of a digit. Rows are moved until the covariance of the ink's two
+    coordinates is 0.
 
     Args:
         images: Shape `(n, height, width)`, dark background.
 
     Returns:
-        `float64` array of that shape; an empty image is as it was.
+        `float64` array of that shape. An empty image stays empty.
 
     Reference:
         [LeCun et al., 1998](https://doi.org/10.1109/5.726791), deslanted images.
@@ -55,7 +56,7 @@ def deskew(images: np.ndarray) -> np.ndarray:
 
 
 def histograms_of_gradients(images: np.ndarray) -> np.ndarray:
-    """Return histograms of oriented gradients: in which directions edges run, and where.
+    """Return histograms of oriented gradients: the directions of edges in each part of an image.
 
     Each pixel's gradient votes with its length for the two nearest of nine directions (without
     sign) and, by its distance, for the four nearest of 5×5 cells. Blocks of 2×2 cells are
@@ -79,20 +80,12 @@ def histograms_of_gradients(images: np.ndarray) -> np.ndarray:
     votes = np.zeros((n, height, width, _DIRECTIONS))
     for direction, weight in ((lower, 1 - share), (lower + 1, share)):
         index = (direction % _DIRECTIONS)[..., None]
-        np.put_along_axis(
-            votes,
-            index,
-            np.take_along_axis(votes, index, -1) + (length * weight)[..., None],
-            -1,
-        )
+        voted = np.take_along_axis(votes, index, -1) + (length * weight)[..., None]
+        np.put_along_axis(votes, index, voted, -1)
     cells = np.einsum("nyxd,yi,xj->nijd", votes, _nearness(height), _nearness(width), optimize=True)
-    blocks = np.stack(
-        [cells[:, i : i + 2, j : j + 2].reshape(n, -1)
-         for i in range(_CELLS - 1) for j in range(_CELLS - 1)],
-        axis=1,
-    )  # fmt: skip
-    blocks = np.minimum(_unit(blocks), 0.2)
-    return _unit(blocks).reshape(n, -1)
+    blocks = np.lib.stride_tricks.sliding_window_view(cells, (2, 2), axis=(1, 2))
+    blocks = blocks.transpose(0, 1, 2, 4, 5, 3).reshape(n, (_CELLS - 1) ** 2, -1)
+    return _unit(np.minimum(_unit(blocks), 0.2)).reshape(n, -1)
 
 
 def _nearness(size: int) -> np.ndarray:
@@ -102,7 +95,7 @@ def _nearness(size: int) -> np.ndarray:
 
 
 def _unit(blocks: np.ndarray) -> np.ndarray:
-    # Relative to the brightest image there can be, so that faint noise is not made loud.
+    # The constant is small beside a full edge, and keeps faint noise from being amplified.
     return np.asarray(blocks / np.sqrt((blocks**2).sum(-1, keepdims=True) + 1e-3))
 
 
@@ -110,10 +103,10 @@ def classify(settings: Settings, training: LabeledImages, images: Images, seed: 
     """Return the classes that a model without a network gives to images.
 
     Args:
-        settings: The model and, of an SVM, the copies that it is trained on as well.
+        settings: The model, and the copies that an SVM is trained on as well.
         training: The images to learn from.
         images: Shape `(n, height, width, channels)`, with values in 0…255.
-        seed: Of the folds and of the copies.
+        seed: Decides the folds and the copies.
 
     Returns:
         `int64` array of shape `(n,)`.
@@ -121,26 +114,17 @@ def classify(settings: Settings, training: LabeledImages, images: Images, seed: 
     from sklearn.neighbors import KNeighborsClassifier
 
     labels = training.labels
-    x, unknown = (
-        _features(settings.model, _unit_range(part)) for part in (training.images, images)
-    )
+    seen = training.images[:].astype(np.float32) / 255
+    x = _features(settings.model, seen)
+    unknown = _features(settings.model, images[:].astype(np.float32) / 255)
     if settings.model == "nearest_neighbor":
         return np.asarray(KNeighborsClassifier(1).fit(x, labels).predict(unknown))
     machine = _chosen_machine(x, labels, seed)
-    if settings.copies:
-        strength = WARPS[settings.augmentation]
-        ids = np.arange(len(training))
-        views = [
-            warp(_unit_range(training.images), ids, copy, seed, strength)
-            for copy in range(settings.copies)
-        ]
-        x = np.concatenate([x, *(_features(settings.model, view) for view in views)])
-        labels = np.tile(labels, 1 + settings.copies)
+    for copy in range(settings.copies):
+        view = warp(seen, np.arange(len(seen)), copy, seed, WARPS[settings.augmentation])
+        x = np.concatenate([x, _features(settings.model, view)])
+    labels = np.tile(labels, 1 + settings.copies)
     return np.asarray(machine.fit(x, labels).predict(unknown))
-
-
-def _unit_range(images: Images) -> np.ndarray:
-    return images[:].astype(np.float32) / 255
 
 
 def _features(model: str, images: np.ndarray) -> np.ndarray:
@@ -151,13 +135,11 @@ def _features(model: str, images: np.ndarray) -> np.ndarray:
 
 
 def _chosen_machine(x: np.ndarray, labels: np.ndarray, seed: int) -> Any:
-    """Return an SVM with radial basis functions, its numbers chosen on the training images."""
+    """Return an SVM with radial basis functions, its parameters chosen on the training images."""
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
-    from sklearn.pipeline import make_pipeline
     from sklearn.svm import SVC
 
-    # A gamma of 1 stands for one over the summed variance of the features.
     scale = 1 / x.var(axis=0).sum()
-    grid = {**_GRID, "svc__gamma": [scale * gamma for gamma in _GRID["svc__gamma"]]}
+    grid = {"C": _PENALTIES, "gamma": [scale * gamma for gamma in _GAMMAS]}
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
-    return GridSearchCV(make_pipeline(SVC()), grid, cv=folds).fit(x, labels).best_estimator_
+    return GridSearchCV(SVC(), grid, cv=folds).fit(x, labels).best_estimator_
