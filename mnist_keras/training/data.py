@@ -1,6 +1,6 @@
-"""The images of each seed: drawn from a source or from a user's files, split, and learned from."""
+"""The images of each seed, drawn from a source or from a user's files, and their split."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from mnist_keras._foundations.files import escaped
 from mnist_keras._foundations.hashing import fingerprint
 from mnist_keras.datasets import sources, user_images
 from mnist_keras.datasets.choices import OnBad
-from mnist_keras.datasets.image_folder.audit import Audit
 from mnist_keras.datasets.image_folder.findings import KINDS, Severity, by_kind
 from mnist_keras.datasets.images import DataError, LabeledImages
 from mnist_keras.datasets.splits import SIDES, draw, read_splits, sides, split_indices, split_text
@@ -22,13 +21,13 @@ PER_CLASS = 50  # the original's
 
 @dataclass(frozen=True)
 class Data:
-    """The images of one seed: what is trained and tested on, and what was never drawn for it.
+    """The images of one seed: those to train and test on, and those that were never drawn.
 
     Attributes:
-        images: The original's 500, to be split by the seed.
+        images: The training and test images together, e.g. the original's 500.
         heldout: Images of the same classes that are in no training or test set; may be empty.
-        test: Content hashes of the images to test on; by default the run's seed draws them.
-        unlabeled: Images to learn from without labels. Defaults to the held-out ones.
+        test: Fingerprints of the test images. By default the run's seed draws them.
+        unlabeled: Images to learn from without labels. By default the held-out ones.
     """
 
     images: LabeledImages
@@ -50,16 +49,15 @@ class Data:
         return self.heldout if self.unlabeled is None else self.unlabeled
 
     def split(self, settings: Settings, seed: int) -> tuple[LabeledImages, LabeledImages]:
-        """Return the images to train on and those to test on.
+        """Return the training and the test images.
 
-        Both are sorted by content, so that batches do not depend on the files' names and order.
+        Both are sorted by class and content: batches do not depend on file names and their order.
         """
-        images = self.images.canonical()
-        training, test = (
-            split_indices(images, settings.validation_split, seed, settings.stratify)
-            if self.test is None
-            else sides(images, self.test)
-        )
+        images, s = self.images.canonical(), settings
+        if self.test is None:
+            training, test = split_indices(images, s.validation_split, seed, s.stratify)
+        else:
+            training, test = sides(images, self.test)
         return images.take(training), images.take(test)
 
 
@@ -68,11 +66,11 @@ class SeedImages:
     """The images of every seed.
 
     Attributes:
-        name: What they are called in tables.
+        name: Their name in tables.
         of: Returns the images of a seed.
-        all_images: Returns everything that seeds draw from.
-        note: What the tables have to say about them.
-        warnings: What the user is told once, a line each.
+        all_images: Returns all images that seeds draw from.
+        note: A remark for the tables.
+        warnings: Lines that the user is shown once.
         left_out: Files that were not used, each with the reason.
         root: Directory of the files, if there are any.
     """
@@ -86,7 +84,7 @@ class SeedImages:
     root: Path | None = None
 
     def on_split(self, path: Path) -> "SeedImages":
-        """Return the same images, each seed's on the sides that a file says.
+        """Return the same images, split as a file says.
 
         Raises:
             DataError: If the file cannot be read, or was made of other images.
@@ -109,14 +107,13 @@ class SeedImages:
         Raises:
             ExperimentError: If the settings split differently.
         """
-        first, *others = settings
-        if any((s.validation_split, s.stratify) != (first.validation_split, first.stratify)
-               for s in others):  # fmt: skip
+        arms = list(settings)
+        if len({(s.validation_split, s.stratify) for s in arms}) > 1:
             raise ExperimentError("the arms ask for different splits; run them apart")
         by_seed, everything = {}, self.all_images()
         for seed in seeds:
             data = self.of(seed)
-            training, test = data.split(first, seed)
+            training, test = data.split(arms[0], seed)
             named = [part.fingerprints for part in (training, test, data.heldout)]
             unused = ~np.isin(everything.fingerprints, np.concatenate(named))
             parts = (training, test, data.heldout, everything.take(np.flatnonzero(unused)))
@@ -127,7 +124,7 @@ class SeedImages:
 def from_source(
     source: str | None = None, idx: Path | None = None, per_class: int = PER_CLASS
 ) -> SeedImages:
-    """Return images of a source, drawn by each seed: by default MNIST, or digits without it.
+    """Return images of a source, drawn by each seed. The default is MNIST, or digits without it.
 
     Args:
         source, idx: As for `sources.load`.
@@ -156,10 +153,10 @@ def from_source(
 def from_files(
     path: Path, per_class: int | None = None, on_bad: OnBad = "refuse", **options: Any
 ) -> SeedImages:
-    """Return a user's own images, drawn by each seed, or all of them.
+    """Return a user's own images: those that each seed draws, or all.
 
     Args:
-        path: Whatever `user_images.read` takes.
+        path: As for `user_images.read`.
         per_class: Images drawn from each class; the others are held out. Defaults to all.
         on_bad: As for `Audit.require`.
         **options: As for `user_images.read`.
@@ -182,14 +179,12 @@ def from_files(
         of=of,
         all_images=lambda: images.extended(heldout),
         note=" ".join(filter(None, [comparable, audited.remarks])),
-        warnings=list(_warnings(audited)),
+        # `check` says the same file by file.
+        warnings=[
+            f"{escaped(str(audited.root))}: {len(group):,} × {KINDS[kind].title}"
+            for kind, group in by_kind(audited.findings)
+            if KINDS[kind].severity in (Severity.REFUSED, Severity.WARNING)
+        ],
         left_out=audited.left_out,
         root=path,
     )
-
-
-def _warnings(audited: Audit) -> Iterator[str]:
-    """Yield what there is to warn of, a line for each kind; `check` says it file by file."""
-    for kind, group in by_kind(audited.findings):
-        if KINDS[kind].severity in (Severity.REFUSED, Severity.WARNING):
-            yield f"{escaped(str(audited.root))}: {len(group):,} × {KINDS[kind].title}"

@@ -1,4 +1,4 @@
-"""What a run gave: plain numbers and arrays, from whatever backend, and their JSON."""
+"""What a run gave: plain numbers and arrays, on any backend, and their JSON."""
 
 import base64
 import hashlib
@@ -19,12 +19,12 @@ FORMAT = 4
 
 # Called with the epoch (from 1) and its training loss.
 OnEpoch = Callable[[int, float], None]
-# Of a network, by path.
+# The weights of a model, by path.
 Weights = Mapping[str, np.ndarray]
 
 
 class DivergedError(ArithmeticError):
-    """A training whose loss stopped being finite."""
+    """A training had a loss that is not finite."""
 
 
 class RecordError(FileError):
@@ -48,14 +48,13 @@ def _unpack(given: Any) -> Any:
     return np.frombuffer(content, np.dtype(given["dtype"])).reshape(given["shape"])
 
 
-# An array; in JSON, its bytes in base64. Integers >= 0 take as few bytes as they need there.
+# In JSON, an array is its bytes in base64. Integers >= 0 take as few bytes as they need.
 Array = Annotated[
     np.ndarray,
     BeforeValidator(_unpack),
     PlainSerializer(_pack, when_used="json"),
     WithJsonSchema({"type": "object"}),
 ]
-
 
 # JSON has no NaN: a number that is not finite is null there.
 Number = Annotated[
@@ -66,42 +65,39 @@ Number = Annotated[
 
 
 class History(Fields):
-    """The epochs of a training; those of several, one after the other, are added by `+`."""
+    """The epochs of a stage, or of several: `+` puts one after the other."""
 
     loss: tuple[Number, ...] = ()
     """Training loss of each epoch, the mean over its steps."""
     training_accuracy: tuple[Number, ...] = ()
     """Accuracy on the training images, between 0 and 1; NaN where there are no labels."""
     crossentropy: tuple[Number, ...] = ()
-    """Cross entropy with the hard labels, whatever the loss is: a quantity that runs compare on."""
+    """Cross entropy with the hard labels, whatever the loss: a quantity to compare runs on."""
     focal: tuple[Number, ...] = ()
-    """The same of the focal loss with gamma 2."""
+    """Focal loss with gamma 2 and the hard labels, whatever the loss."""
     seconds: tuple[float, ...] = ()
     """Wall-clock seconds of each epoch, without scoring."""
     cpu_seconds: tuple[float, ...] = ()
     """Processor seconds of each epoch, all threads together."""
     fingerprints: Mapping[str, str] = Field(default_factory=dict)
-    """Of the initial "weights", the "batches" in their order and the first epoch's dropout
-    "masks". They are equal wherever the run is the same."""
+    """Fingerprints of the initial "weights", the "batches" in their order and the first epoch's
+    dropout "masks". Two equal runs have equal ones."""
 
     @property
     def diverged(self) -> int | None:
-        """The epoch, from 1, whose loss is not finite, or `None`."""
+        """The epoch (from 1) whose loss is not finite, or `None`."""
         return len(self.loss) if self.loss and not math.isfinite(self.loss[-1]) else None
 
     def __add__(self, other: "History") -> "History":
         own, others = dict(self), dict(other)
         mine, theirs = own.pop("fingerprints"), others.pop("fingerprints")
-        both = {
-            name: "-".join(filter(None, (mine.get(name), theirs.get(name))))
-            for name in mine | theirs
-        }
+        both = {k: "-".join(filter(None, (mine.get(k), theirs.get(k)))) for k in mine | theirs}
         return History(**{name: own[name] + others[name] for name in own}, fingerprints=both)
 
 
 @dataclass(frozen=True)
 class Training:
-    """One stage: the weights its network ended with, and its epochs."""
+    """What a stage gave: the last weights of its model, and its epochs."""
 
     weights: Weights
     history: History
@@ -115,7 +111,7 @@ class Score(Fields):
 
 
 class Mistakes(Fields):
-    """A few images that a run ended up getting wrong, their true and their predicted classes.
+    """A few images that are wrong at the end of a run, with their true and predicted classes.
 
     Images are `uint8` of shape `(n, height, width, channels)`.
     """
@@ -131,21 +127,21 @@ class Record(Fields):
     run: Run
     """What was trained."""
     versions: Mapping[str, str]
-    """Versions of what decides the numbers; "backend" names the backend."""
+    """Versions of the libraries that decide the numbers; "backend" names the backend."""
     data_name: str
     """Name of the data, as tables show it."""
     data_fingerprint: str
     """Hash of all images and labels."""
     class_names: tuple[str, ...]
-    """One name a class."""
+    """Name of each class."""
     n_training: int
-    """Labeled images that were trained on."""
+    """Number of labeled training images."""
     n_unlabeled: int
-    """Images that were learned from without their labels."""
+    """Number of images that were learned from without their labels."""
     test_labels: Array
     """True classes of the test images."""
     heldout_labels: Array
-    """True classes of the held-out images; empty without any."""
+    """True classes of the held-out images; empty if there are none."""
     history: History
     """The epochs of all stages."""
     scores: dict[int, Score]
@@ -153,7 +149,7 @@ class Record(Fields):
     mistakes: Mistakes
     """A few images that were wrong at the end."""
     peak_memory: int
-    """Most bytes the process had held by then."""
+    """Most bytes that the process had held by the end of the run."""
 
     @property
     def name(self) -> str:
@@ -171,7 +167,7 @@ def from_json(text: str | bytes) -> Record:
     """Return the record of a text.
 
     Raises:
-        RecordError: If it is damaged, another version wrote it, or it is not a record.
+        RecordError: If it is damaged, was written by another version or is not a record.
     """
     try:
         document = json.loads(text)
@@ -181,11 +177,11 @@ def from_json(text: str | bytes) -> Record:
         if document.pop("format") != FORMAT:
             raise RecordError("written by another version of mnist-keras")
         return Record.model_validate_json(json.dumps(document))
+    except RecordError:
+        raise
     except ValidationError as error:
         raise RecordError(f"not a record: {sentence(error, Record)}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, RecordError):
-            raise
         raise RecordError(f"not a record: {error!r}") from error
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from mnist_keras._foundations.hashing import fingerprint_of_json
 from mnist_keras.training.settings import Settings
 
-# Measured on two cores with 400 images, and with 9,900 for an epoch without labels; only the plan
-# and the time left use them.
+# Measured on two cores with 400 images; a large epoch has 9,900 unlabeled ones. Only the plan and
+# the time left use these.
 _SECONDS_PER_EPOCH = {"basic_net": 0.05, "cnn": 0.85, "small_cnn": 0.25}
 _SECONDS_PER_LARGE_EPOCH = 7
 _SECONDS_WITHOUT_NETWORK = 5
@@ -16,7 +16,7 @@ _UNSAID = ("model", "activation", "loss", "optimizer", "epochs", "stratify", "fr
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One arm at one seed: everything that decides its numbers but the data and the versions.
+    """One arm at one seed: all that decides its numbers except the data and the versions.
 
     Attributes:
         settings: What is trained.
@@ -30,12 +30,12 @@ class Run:
 
     @classmethod
     def whole(cls, settings: Settings, seed: int) -> "Run":
-        """Return the run of these settings that is scored at its end."""
+        """Return the run of these settings that is scored only at its end."""
         return cls(settings=settings, seed=seed, scored_at=(settings.all_epochs,))
 
     @property
     def title(self) -> str:
-        """The run in a few words, with the settings that are not the original's."""
+        """The run in a few words, with the settings that are not the defaults."""
         s = self.settings
         words: list[object] = [s.model]
         if s.has_network:
@@ -49,7 +49,7 @@ class Run:
 
     @property
     def expected_seconds(self) -> float:
-        """Seconds of training to expect on two cores."""
+        """How many seconds the run takes on two cores."""
         s = self.settings
         if not s.has_network:
             return _SECONDS_WITHOUT_NETWORK
@@ -59,20 +59,14 @@ class Run:
         return float(seconds * ((s.width or 16) / 16) ** 1.5)
 
     def covers(self, settings: Settings) -> bool:
-        """Whether a training of `settings` is this one, or the first epochs of it."""
-        if self.settings.schedule != "constant":
-            return self.settings == settings
-        epochs = settings.epochs
-        same = self.settings.replace(epochs=epochs) == settings
-        return same and epochs <= self.settings.epochs
+        """Whether a run of `settings` is this one, or the first epochs of it."""
+        own = self.settings
+        if own.schedule == "constant":
+            own = own.replace(epochs=min(own.epochs, settings.epochs))
+        return own == settings
 
     def fingerprint(self, data_fingerprint: str, versions: Mapping[str, str]) -> str:
         """Return a hash of everything that decides the run's numbers: the name of its record."""
-        return fingerprint_of_json(
-            {
-                "settings": self.settings.model_dump(),
-                "seed": self.seed,
-                "data": data_fingerprint,
-                "versions": dict(versions),
-            }
-        )
+        decides = {"settings": self.settings.model_dump(), "seed": self.seed}
+        decides |= {"data": data_fingerprint, "versions": dict(versions)}
+        return fingerprint_of_json(decides)
