@@ -1,4 +1,4 @@
-"""Settings: everything that decides a training but its data, its seed and the machine."""
+"""Settings: all that decides a run except its data, its seed and the machine."""
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
@@ -9,29 +9,27 @@ from mnist_keras._foundations.fields import Fields, sentence, unknown
 
 Network = Literal["basic_net", "cnn", "small_cnn"]
 NoNetwork = Literal["nearest_neighbor", "svm", "hog_svm"]
-Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
 Pretraining = Literal["simclr", "vicreg"]
-
-NETWORKS: tuple[Network, ...] = get_args(Network)
+Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
 
 Count = Annotated[int, Field(ge=1)]
-CountOrNone = Annotated[int, Field(ge=0)]
+CountOrZero = Annotated[int, Field(ge=0)]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ExperimentError(ValueError):
-    """An experiment that is unknown, or whose file or settings are wrong."""
+    """An experiment is unknown, or its file or settings are wrong."""
 
 
 def check_word(name: str, value: Any, known: Iterable[str]) -> None:
-    """Refuse a word that is not known, and point to the nearest one that is."""
+    """Refuse an unknown word, and point to the nearest known one."""
     known = list(known)
     if value not in known:
         raise ExperimentError(unknown(name, value, known))
 
 
 class ExperimentFields(Fields):
-    """A part of an experiment: what is wrong with its fields is an `ExperimentError`."""
+    """A part of an experiment: wrong fields raise an `ExperimentError`."""
 
     if not TYPE_CHECKING:  # for type checkers, the arguments are the fields
 
@@ -43,81 +41,81 @@ class ExperimentFields(Fields):
 
 
 class Settings(ExperimentFields):
-    """What decides a training, apart from the data, the seed and the machine.
+    """All that decides a run except the data, the seed and the machine.
 
-    Fields left out are written out, so that equal trainings have equal settings.
+    Fields that are left out get their defaults, so that equal runs have equal settings.
 
     Raises:
-        ExperimentError: If a value is unknown, out of range, of the wrong type, or means nothing
-            beside the others.
+        ExperimentError: If a value is unknown, out of range, of the wrong type, or does not go
+            with the others.
     """
 
     model: Literal[Network, NoNetwork] = "cnn"
-    """The network: the original's "basic_net" and "cnn", or "small_cnn". Without a network:
-    "nearest_neighbor" or "svm" on pixels, "hog_svm" on histograms of oriented gradients of the
-    deskewed image; of their settings only augmentation, copies and the split count."""
+    """The model. "basic_net" and "cnn" are the original's, "small_cnn" is a small modern network.
+    Others have no network and take only augmentation, copies and the split: "nearest_neighbor" and
+    "svm" on pixels, "hog_svm" on histograms of oriented gradients of the deskewed image."""
     width: Count | None = None
-    """Channels of the first convolution of small_cnn, 16 by default."""
+    """Number of channels of the first convolution of small_cnn. The default is 16."""
     activation: Activation | None = None
-    """Activation of the hidden layers, sigmoid for basic_net and relu for the others by default."""
+    """Activation of the hidden layers. The default is relu, but sigmoid for basic_net."""
     loss: Literal["crossentropy", "focal"] = "focal"
-    """The loss that is trained with."""
+    """Loss that the training minimizes."""
     gamma: Number | None = None
-    """Focusing parameter of the focal loss, 2 by default."""
+    """Focusing parameter of the focal loss. The default is 2."""
     alpha: Number | None = None
-    """Balancing factor of the focal loss, 1 by default."""
+    """Balancing factor of the focal loss. The default is 1."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of each label that is given to all classes alike."""
+    """Share of each label that is spread evenly over all classes."""
     optimizer: Literal["adam", "radam", "sgd"] = "adam"
-    """The optimizer."""
+    """Optimizer that updates the weights."""
     learning_rate: Number = 0.001
-    """The constant learning rate, or the highest one of the cycle."""
+    """Learning rate; with one_cycle, the highest one."""
     schedule: Literal["constant", "one_cycle"] = "constant"
-    """How the learning rate changes. one_cycle rises over the first tenth of the epochs and falls
-    to 0 along a cosine."""
+    """How the learning rate changes. With one_cycle it rises over the first tenth of the epochs,
+    then falls to 0 along a cosine."""
     weight_decay: Number = 0.0
-    """Share of each kernel that a step at learning rate 1 would take away."""
+    """Share of each kernel that a step at learning rate 1 removes."""
     epochs: Count = 10
-    """How often the training images are seen."""
+    """Number of passes over the training images."""
     batch_size: Count = 100
-    """Images in one step."""
+    """Number of images in a batch."""
     augmentation: Literal["none", "shifts", "affine", "elastic"] = "none"
     """How the views of the training images are warped."""
-    copies: CountOrNone = 0
-    """Warped copies of each training image that an SVM is trained on as well."""
+    copies: CountOrZero = 0
+    """Number of warped copies of each training image that an SVM also learns from."""
     members: Count = 1
-    """Networks whose probabilities are averaged. Needs one_cycle."""
-    views: CountOrNone = 0
-    """Views that are averaged with each image scored, warped half as far as in training. Needs
-    one_cycle."""
+    """Number of networks whose probabilities are averaged. More than one needs one_cycle."""
+    views: CountOrZero = 0
+    """Number of views that are averaged with each scored image. They are warped half as far as in
+    training. Views need one_cycle."""
     pretraining: Literal["none", Pretraining] = "none"
-    """Method that learns from the training and the unlabeled images without labels. Needs
-    one_cycle."""
-    pretraining_epochs: CountOrNone = 0
-    """How often pretraining sees the images."""
+    """Method that first learns from the training and the unlabeled images, without labels.
+    Pretraining needs one_cycle."""
+    pretraining_epochs: CountOrZero = 0
+    """Number of passes of pretraining over its images."""
     frozen: bool = False
-    """Whether the pretrained features stay as they are, and only a linear layer is fitted."""
+    """Whether the pretrained features stay as they are and only a linear layer is fitted."""
     self_training: Literal["none", "transductive", "inductive"] = "none"
-    """Whether students learn what the members say of unlabeled images. A transductive student is
-    scored on the images that it learned from; of two inductive ones, each is scored on the half
-    that it never saw. Needs one_cycle."""
-    self_training_epochs: CountOrNone = 0
-    """How often a student sees its images."""
+    """Whether students learn from the members' answers on unlabeled images. A transductive student
+    is scored on the images that it learned from. Two inductive students are each scored on the
+    half that they never saw. Students need one_cycle."""
+    self_training_epochs: CountOrZero = 0
+    """Number of passes of a student over its images."""
     self_training_rounds: Count = 1
-    """How often the images are labeled: first by the members, then by their students. Each member
-    has one, but in the last round only the first."""
+    """Number of times that the unlabeled images get soft labels: first from the members, then from
+    their students. Each member has a student, but in the last round only the first has one."""
     validation_split: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the images that is the test set."""
+    """Share of the images that is in the test set."""
     stratify: bool = True
-    """Whether the test set takes that share of each class."""
+    """Whether the test set has the same share of each class."""
 
-    # What decides something without a network.
+    # Settings that count without a network.
     _WITHOUT_NETWORK: ClassVar = ("model", "augmentation", "copies", "validation_split", "stratify")
 
     @model_validator(mode="wrap")
     @classmethod
     def _settle(cls, given: Any, check: Callable[[Any], Self]) -> Self:
-        """Check the fields, then write out the defaults that depend on other fields."""
+        """Check the fields, then set the defaults that depend on other fields."""
         s = check(given)
         said = s.model_dump(exclude_unset=True)
         if s.has_network:
@@ -139,7 +137,7 @@ class Settings(ExperimentFields):
             yield "width", 16
 
     def _rules(self) -> Iterable[tuple[bool, str]]:
-        """Yield what has to hold between the fields, each in a sentence."""
+        """Yield whether each rule between the fields holds, and the rule in a sentence."""
         small = self.model == "small_cnn"
         pretrained, self_trained = self.pretraining != "none", self.self_training != "none"
         stages = pretrained or self_trained or self.members > 1 or self.views > 0
@@ -158,15 +156,11 @@ class Settings(ExperimentFields):
         yield not self.copies, "`copies` belong to an SVM; networks see a view each epoch"
         yield not self.views or self.augmentation != "none", "`views` need an augmentation"
         yield small or not pretrained, "`pretraining` needs model = 'small_cnn'"
-        for word, used, epochs in (
-            ("pretraining", pretrained, self.pretraining_epochs),
-            ("self_training", self_trained, self.self_training_epochs),
-        ):
+        for word in ("pretraining", "self_training"):
+            used, epochs = getattr(self, word) != "none", getattr(self, f"{word}_epochs")
             yield used == (epochs > 0), f"`{word}` and `{word}_epochs` need each other"
-        yield (
-            self_trained or self.self_training_rounds == 1,
-            "`self_training_rounds` needs `self_training`",
-        )
+        several = self.self_training_rounds > 1
+        yield self_trained or not several, "`self_training_rounds` needs `self_training`"
         yield pretrained or not self.frozen, "`frozen` needs a pretraining"
         yield not self.frozen or self.members == 1, "`frozen` needs members = 1"
         yield (
@@ -175,7 +169,7 @@ class Settings(ExperimentFields):
         )
 
     def replace(self, **changes: Any) -> Self:
-        """Return the settings with some changed, and with them the defaults that depend on them."""
+        """Return the settings with some changes; defaults that depend on them change, too."""
         values = dict(self)
         if changes.get("model", self.model) != self.model:
             values |= {"activation": None, "width": None}
@@ -185,29 +179,29 @@ class Settings(ExperimentFields):
 
     @property
     def all_epochs(self) -> int:
-        """Epochs of all stages of the run, one after the other."""
+        """Number of epochs of all stages together."""
         supervised = 0 if self.frozen else self.members * self.epochs
         return self.pretraining_epochs + supervised + self.students * self.self_training_epochs
 
     @property
     def students(self) -> int:
-        """Networks that learn from unlabeled images: in the last round one for each set of them."""
+        """Number of students: in the last round, one for each set of unlabeled images."""
         sets = {"none": 0, "transductive": 1, "inductive": 2}[self.self_training]
         return sets * (self.members * (self.self_training_rounds - 1) + 1)
 
     @property
     def has_network(self) -> bool:
-        """Whether a network is trained at all."""
-        return self.model in NETWORKS
+        """Whether the model is a network."""
+        return self.model in get_args(Network)
 
     @property
     def is_one_stage(self) -> bool:
-        """Whether one network is trained once, with labels."""
+        """Whether the only stage is the training of one network with labels."""
         return self.has_network and self.members == 1 and not self.uses_unlabeled
 
     @property
     def is_one_network(self) -> bool:
-        """Whether a single network answers in the end."""
+        """Whether a single network gives the last answers."""
         if self.self_training == "none":
             return self.has_network and self.members == 1
         return self.self_training == "transductive"
