@@ -1,6 +1,7 @@
-"""Arms of several trainings: what each stage sees, and what two arms share."""
+"""Runs of several stages: what each stage sees, and what two arms share."""
 
 from dataclasses import replace
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from mnist_keras.experiments.results_folder import TrainingFiles
 from mnist_keras.models.prediction import predict, softmax
 from mnist_keras.training import engine, representation, stages
 from mnist_keras.training.data import Data
-from mnist_keras.training.networks import Networks, get_weights, one_cycle
+from mnist_keras.training.networks import Networks, get_weights, one_cycle, set_weights
 from mnist_keras.training.record import History, Training
 from mnist_keras.training.run import Run
 from mnist_keras.training.settings import Settings
@@ -45,24 +46,45 @@ def data():
 
 @pytest.fixture(scope="module")
 def networks():
-    """The compiled network that all arms here have in common: it is made once."""
+    """The compiled model that all arms here have in common: it is made once."""
     return Networks()
 
 
 @pytest.fixture
-def train(networks):
-    """The function that trains an arm in a trainer of its own."""
+def train(data, networks):
+    """The function that trains an arm, alone and on the same data by default."""
 
-    def train_alone(settings, data, kept=None):
-        run = Run.whole(settings, 0)
-        return engine.train(run, data, kept=kept, networks=networks)
+    def train_arm(settings, data=data, kept=None):
+        return engine.train(Run.whole(settings, 0), data, kept=kept, networks=networks)
 
-    return train_alone
+    return train_arm
 
 
-def classes(record):
-    score = record.scores[record.run.settings.all_epochs]
-    return np.concatenate([score.test, score.heldout])
+@pytest.fixture
+def stages_of(data, networks):
+    """The function that returns the stages of an arm, not trained yet."""
+
+    def make(settings):
+        training, _ = data.split(settings, 0)
+        return Stages(Run.whole(settings, 0), training, data.heldout, "", networks, {})
+
+    return make
+
+
+@pytest.fixture
+def fit(monkeypatch):
+    """The `fit` of stages with labels, which notes its calls."""
+    monkeypatch.setattr(stages, "fit", Mock(wraps=stages.fit))
+    return stages.fit
+
+
+def assert_same_numbers(one, other):
+    assert one.history.loss == other.history.loss
+    assert one.history.fingerprints == other.history.fingerprints
+    assert one.scores.keys() == other.scores.keys()
+    for epoch, score in one.scores.items():
+        np.testing.assert_array_equal(score.test, other.scores[epoch].test)
+        np.testing.assert_array_equal(score.heldout, other.scores[epoch].heldout)
 
 
 @pytest.mark.any_backend
@@ -78,78 +100,59 @@ def test_one_cycle():
 
 
 @pytest.mark.any_backend
-def test_what_arms_share_is_trained_once(data, monkeypatch, train):
-    """Ensemble, student and ensemble with views train no network that another arm has trained."""
-    fits = []
-    fit = stages.fit
-
-    def note(model, batches, learning_rate, ends, **options):
-        fits.append(ends)
-        return fit(model, batches, learning_rate, ends, **options)
-
-    monkeypatch.setattr(stages, "fit", note)
-    kept = {}
-    two = ONE.replace(members=2)
+def test_what_arms_share_is_trained_once(fit, train):
+    """Ensemble, student and ensemble with views train no model that another arm has trained."""
+    kept, two = {}, ONE.replace(members=2)
     arms = (ONE, two, two.replace(views=1), TRANSDUCTIVE, TWO_ROUNDS)
-    together = [train(settings, data, kept).record for settings in arms]
-    assert fits == [(2,), (2,), (1,), (1,), (1,)]
+    together = [train(settings, kept=kept).record for settings in arms]
+    assert [call.args[3] for call in fit.call_args_list] == [(2,), (2,), (1,), (1,), (1,)]
 
     # Alone, each is the same to the last bit.
     for settings, record in zip(arms, together, strict=True):
-        alone = train(settings, data).record
-        assert alone.history.loss == record.history.loss
+        alone = train(settings).record
         assert len(alone.history.loss) == settings.all_epochs
-        assert alone.history.fingerprints == record.history.fingerprints
-        np.testing.assert_array_equal(classes(alone), classes(record))
+        assert_same_numbers(alone, record)
 
 
 @pytest.mark.any_backend
-def test_trainings_survive_in_a_folder(data, tmp_path, monkeypatch, train):
-    """A second process takes them from there; one that is damaged is trained again."""
+def test_trainings_survive_in_a_folder(tmp_path, monkeypatch, train):
+    """A second process takes stages from there; one that is damaged is trained again."""
     settings = PROBE.replace(frozen=False)
     files = TrainingFiles(tmp_path / "trainings")
     assert len(files) == 0
-    first = train(settings, data, files).record
+    first = train(settings, kept=files).record
     assert len(files) == len(list(files)) == 2
 
     with monkeypatch.context() as without:
         without.setattr(stages, "fit", None)
         without.setattr(representation, "fit", None)
-        again = train(settings, data, TrainingFiles(files.path)).record
-    assert again.history.loss == first.history.loss
+        again = train(settings, kept=TrainingFiles(files.path)).record
+    assert_same_numbers(again, first)
     assert again.history.seconds == first.history.seconds
-    assert again.history.fingerprints == first.history.fingerprints
     np.testing.assert_array_equal(again.history.training_accuracy, first.history.training_accuracy)
-    np.testing.assert_array_equal(classes(again), classes(first))
 
     for damage in (lambda content: content[:-40], lambda content: b"", lambda content: b"PK"):
         for name in files:
-            path = tmp_path / "trainings" / f"{name}.npz"
+            path = files.path / f"{name}.npz"
             path.write_bytes(damage(path.read_bytes()))
             assert name not in files
-        assert train(settings, data, files).record.history.loss == first.history.loss
+        assert train(settings, kept=files).record.history.loss == first.history.loss
         assert len(files) == 2
     del files[next(iter(files))]
     assert len(files) == 1
 
 
-def test_an_ensemble_is_the_mean_of_its_members(data, networks):
-    """Of the probabilities of two networks, and of an image and its views."""
-    training, test = data.split(ONE, 0)
-
-    def stages_of(settings):
-        return Stages(Run.whole(settings, 0), training, data.heldout, "", networks, {})
-
+def test_an_ensemble_is_the_mean_of_its_members(data, networks, stages_of, train):
+    """It averages the probabilities of two models, or of an image and its views."""
+    _, test = data.split(ONE, 0)
     both = stages_of(ONE.replace(members=2))
-    members = both.members()
     model = networks.of(ONE, (28, 28, 1), 10)
     alone = []
-    for member in members:
-        for variable in model.weights:
-            variable.assign(member.weights[variable.path])
+    for member in both.members():
+        set_weights(model, member.weights)
         alone.append(softmax(predict(model, test.images)))
     assert np.abs(alone[0] - alone[1]).max() > 1e-3
-    assert engine.train(both.run, data, networks=networks).model is None
+    assert train(both.settings).model is None
     np.testing.assert_allclose(both.probabilities(test), np.mean(alone, axis=0), atol=1e-6)
     viewed = stages_of(ONE.replace(views=2)).probabilities(test)
     assert np.abs(viewed - alone[0]).max() > 1e-4
@@ -164,14 +167,12 @@ def test_labels_of_unlabeled_images_decide_nothing(settings, data, train):
     rng = np.random.default_rng(0)
     shuffled = data.heldout.take(rng.permutation(60))
     wrong = replace(shuffled, labels=rng.integers(0, 10, 60))
-    first = train(settings, data).record
+    first = train(settings).record
     second = train(settings, replace(data, heldout=wrong)).record
     assert second.history.loss == first.history.loss
     order = [data.heldout.fingerprints.tolist().index(name) for name in wrong.fingerprints.tolist()]
-    np.testing.assert_array_equal(
-        second.scores[settings.all_epochs].heldout,
-        first.scores[settings.all_epochs].heldout[order],
-    )
+    expected, given = (record.scores[settings.all_epochs].heldout for record in (first, second))
+    np.testing.assert_array_equal(given, expected[order])
 
 
 @pytest.mark.any_backend
@@ -181,41 +182,31 @@ def test_inductive_students_never_see_what_they_are_scored_on(data, monkeypatch,
 
     def note(self, members, unlabeled):
         learned.append(set(unlabeled.fingerprints.tolist()))
-        # A student that says 0 or 1 of everything, to know who has spoken.
+        # The first student answers 0 on all images, the second answers 1.
         bias = np.zeros(10, "float32")
         bias[len(learned) - 1] = 100
         blank = {path: np.zeros_like(weights) for path, weights in members[0].weights.items()}
         return Training(blank | {"logits/bias": bias}, History())
 
     monkeypatch.setattr(Stages, "_student", note)
-    trained = train(INDUCTIVE, data)
-    record = trained.record
-    assert trained.model is None  # two networks answer
+    trained = train(INDUCTIVE)
+    assert trained.model is None  # two models answer
     assert len(learned[0]) == len(learned[1]) == 30
     assert not learned[0] & learned[1]
-    given = record.scores[INDUCTIVE.all_epochs]
+    given = trained.record.scores[INDUCTIVE.all_epochs]
     for name, student in zip(data.heldout.fingerprints.tolist(), given.heldout, strict=True):
         assert name not in learned[student]
     assert set(given.test.tolist()) == {0}
 
 
 @pytest.mark.any_backend
-def test_a_student_learns_what_the_members_say(data, monkeypatch, train, networks):
+def test_a_student_learns_what_the_members_say(data, fit, train, stages_of):
     """Its targets are the sharpened mean of the members' probabilities, and the labels thrice."""
-    seen = {}
-    views = Stages._views
-
-    def note(self, x, y, batch_size, seed):
-        seen[len(x)] = y
-        return views(self, x, y, batch_size, seed)
-
-    monkeypatch.setattr(Stages, "_views", note)
-    train(TRANSDUCTIVE, data)
+    train(TRANSDUCTIVE)
     training, _ = data.split(ONE, 0)
-    targets = seen[60 + 3 * len(training)]
-
-    teacher = Stages(Run.whole(ONE.replace(members=2, views=1), 0), training, data.heldout, "",
-                     networks, {})  # fmt: skip
+    batches = [call.args[1] for call in fit.call_args_list]
+    targets = {len(seen.x): seen.y for seen in batches}[60 + 3 * len(training)]
+    teacher = stages_of(ONE.replace(members=2, views=1))
     soft = teacher.probabilities(teacher.unlabeled) ** 3
     soft /= soft.sum(axis=-1, keepdims=True)
     np.testing.assert_allclose(targets[:60], 0.95 * soft + 0.005, atol=1e-5)
@@ -224,30 +215,23 @@ def test_a_student_learns_what_the_members_say(data, monkeypatch, train, network
 
 
 @pytest.mark.any_backend
-def test_the_next_round_is_labeled_by_all_students(data, monkeypatch, train):
+def test_the_next_round_is_labeled_by_all_students(monkeypatch, train):
     """Each member has a student; the last one goes on from the first of them."""
-    taught, labeled_by = [], []
-    teach, mean = Stages._taught, Stages._mean
+    taught = []
+    teach = Stages._taught
 
     def note(self, teacher, number, unlabeled, soft):
         student = teach(self, teacher, number, unlabeled, soft)
         taught.append((teacher, student, soft))
         return student
 
-    def listen(self, trainings, images):
-        labeled_by.append(trainings)
-        return mean(self, trainings, images)
-
     monkeypatch.setattr(Stages, "_taught", note)
-    monkeypatch.setattr(Stages, "_mean", listen)
-    record = train(TWO_ROUNDS, data).record
+    with patch.object(Stages, "_mean", autospec=True, side_effect=Stages._mean) as mean:
+        record = train(TWO_ROUNDS).record
     assert len(record.history.loss) == TWO_ROUNDS.all_epochs == 2 * 2 + 2 + 1
     (one, first, soft), (two, second, same), (third, last, other) = taught
-    assert [list(map(id, trainings)) for trainings in labeled_by] == [
-        [id(one), id(two)],
-        [id(first), id(second)],
-        [id(last)],
-    ]
+    labeled_by = [list(map(id, call.args[1])) for call in mean.call_args_list]
+    assert labeled_by == [[id(one), id(two)], [id(first), id(second)], [id(last)]]
     assert third is first
     assert soft is same
     assert np.abs(other - soft).max() > 1e-3
@@ -256,8 +240,8 @@ def test_the_next_round_is_labeled_by_all_students(data, monkeypatch, train):
 
 
 def test_frozen_features_stay(data, train):
-    """Of a linear probe, the encoder is the pretrained one, and only the last layer was fitted."""
-    weights = get_weights(train(PROBE, data).model)
+    """The encoder of a linear probe is the pretrained one; only the last layer is fitted."""
+    weights = get_weights(train(PROBE).model)
     training, _ = data.split(PROBE, 0)
     everything = training.extended(data.heldout).sorted_by_content()
     encoder, _ = representation.pretrain(everything.images, "simclr", 1, width=4, seed=0)
@@ -268,24 +252,24 @@ def test_frozen_features_stay(data, train):
 
 @pytest.mark.any_backend
 def test_no_images_and_no_number(data, train):
-    """Self-training needs images; a loss that is no number ends the run there, marked."""
+    """Self-training needs images; a loss that is not finite ends the run there, marked."""
     nothing = replace(data, heldout=data.heldout.take([]))
     with pytest.raises(DataError, match="self-training needs images without labels"):
         train(TRANSDUCTIVE, nothing)
-    trained = train(TRANSDUCTIVE.replace(learning_rate=1e30), data)
-    record, history = trained.record, trained.record.history
+    trained = train(TRANSDUCTIVE.replace(learning_rate=1e30))
+    history = trained.record.history
     assert trained.model is None
     assert history.diverged == len(history.loss) <= 2
     assert not np.isfinite(history.loss[-1])
-    assert record.scores == {}
+    assert trained.record.scores == {}
 
 
 @pytest.mark.any_backend
 def test_other_unlabeled_images(data, train):
-    """Images without labels may be others than the held-out ones."""
+    """The unlabeled images need not be the held-out ones."""
     others = sources.load("digits", channels=1).take(np.arange(200, 230))
     record = train(TRANSDUCTIVE, replace(data, unlabeled=others)).record
     assert record.n_unlabeled == 30
     assert record.n_training == 40
     assert record.data_fingerprint != data.fingerprint
-    assert train(ONE, data).record.n_unlabeled == 0
+    assert train(ONE).record.n_unlabeled == 0

@@ -1,4 +1,4 @@
-"""Train runs: a record of each, and the model where it is one network. Nothing here writes."""
+"""Train a run into its record and, if a single model answers, that model. Nothing here writes."""
 
 import sys
 import time
@@ -27,9 +27,9 @@ class Trained:
 
     Attributes:
         record: Its numbers.
-        model: The network that gave the record's classes (with `views`, the mean over views of
-            each image gave them). `None` if several networks gave them, or none, or the loss
-            stopped being finite.
+        model: The model that gave the record's classes; with `views`, its mean over the views of
+            each image gave them. `None` if several models gave them, if the run has no network, or
+            if a loss was not finite.
     """
 
     record: Record
@@ -51,32 +51,26 @@ def train(
         run: What to train.
         data: The images of the run's seed.
         on_epoch: Called with the epoch (from 1) and its training loss.
-        start: By path, weights that take the place of initial ones, e.g. an encoder's.
-        kept: Stages that runs share, by name; those of this run are added. Defaults to none.
-        networks: Compiled networks to use again. The next run that uses them trains the returned
-            model further. Defaults to none, so that the model is the caller's alone.
+        start: By path, weights that replace initial ones, e.g. an encoder's.
+        kept: Stages that runs share, by fingerprint; those of this run are added. By default none
+            are shared.
+        networks: Compiled models to use again. The next run that uses them trains the returned
+            model further. By default the model is the caller's alone.
 
     Returns:
-        The record of the run and its model. If the loss stops being finite, the record ends with
-        that epoch.
+        The record of the run and its model. If a loss is not finite, the record ends with that
+        epoch.
 
     Raises:
-        DataError: If the run needs images without labels and there are none.
+        DataError: If self-training has no unlabeled images.
     """
     training, test = data.split(run.settings, run.seed)
     scored = test.extended(data.heldout)
     model = None
     if run.settings.has_network:
-        stages = Stages(
-            run,
-            training,
-            data.without_labels,
-            data.fingerprint,
-            networks or Networks(),
-            {} if kept is None else kept,
-            on_epoch,
-            start,
-        )
+        kept, networks = {} if kept is None else kept, networks or Networks()
+        images = training, data.without_labels, data.fingerprint
+        stages = Stages(run, *images, networks, kept, on_epoch, start)
         classes = stages.classes(scored)
         history, model = stages.history, stages.model
     else:

@@ -2,9 +2,8 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from mnist_keras._foundations.hashing import fingerprint
 from mnist_keras.datasets.batches import Batches
 from mnist_keras.portable import Dropout
+from mnist_keras.training.networks import get_weights
 from mnist_keras.training.record import History, OnEpoch
 
 
@@ -22,79 +22,65 @@ def fit(
     ends: Sequence[int],
     at_end: Callable[[int], None] | None = None,
     on_epoch: OnEpoch | None = None,
-    initial: str = "",
+    initial: bool = True,
 ) -> History:
     """Train a compiled model, as it stands, over epochs of batches.
 
     Args:
         model: The model, at its first step.
-        batches: What it sees; each epoch has its own order.
-        learning_rate: Of each epoch, counted from 0.
-        ends: Epochs after which `at_end` is called with the epoch, ascending; the last one ends
-            the training. It ends earlier if the loss stops being finite.
+        batches: Its training data; each epoch has its own order.
+        learning_rate: Takes the epoch, counted from 0.
+        ends: Epochs after which `at_end` is called, ascending. The last one ends the training,
+            which ends earlier if a loss is not finite.
         at_end: Called with the epoch.
         on_epoch: Called with the epoch (from 1) and its loss.
-        initial: Fingerprint of the initial weights; empty if they come from another stage.
+        initial: Whether the weights are initial ones, not those of another stage.
     """
+    orders: list[np.ndarray] = []
+    numbers: defaultdict[str, list[float]] = defaultdict(list)
+    started = 0.0, 0.0
+
+    def begin(epoch: int, logs: object) -> None:
+        nonlocal started
+        # Otherwise each `fit` would skip one order: Keras ends an epoch that it never began.
+        batches.set_epoch(epoch)
+        orders.append(batches.order)
+        model.optimizer.learning_rate = learning_rate(epoch)
+        started = time.perf_counter(), time.process_time()
+
+    def end(epoch: int, logs: Mapping[str, float]) -> None:
+        numbers["seconds"].append(time.perf_counter() - started[0])
+        numbers["cpu_seconds"].append(time.process_time() - started[1])
+        for name in ("loss", "accuracy", "crossentropy", "focal"):
+            numbers[name].append(float(logs.get(name, "nan")))
+        loss = numbers["loss"][-1]
+        model.stop_training = not np.isfinite(loss)
+        if on_epoch:
+            on_epoch(epoch + 1, loss)
+
+    weights = fingerprint(*get_weights(model).values()) if initial else ""
     masks = fingerprint(*_first_masks(model, batches))
-    watch = _Watch(batches, learning_rate, on_epoch)
-    for start, end in pairwise((0, *ends)):
+    watch = keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end)
+    for first, last in pairwise((0, *ends)):
         # Keras would shuffle the order of the batches once more, with Python's generator.
         model.fit(
-            batches, initial_epoch=start, epochs=end, shuffle=False, verbose=0, callbacks=[watch]
+            batches, initial_epoch=first, epochs=last, shuffle=False, verbose=0, callbacks=[watch]
         )
         if model.stop_training:
             break
         if at_end:
-            at_end(end)
+            at_end(last)
     return History(
-        **{name: tuple(values) for name, values in watch.numbers.items()},
-        fingerprints={"weights": initial, "masks": masks, "batches": fingerprint(*watch.orders)},
+        training_accuracy=tuple(numbers.pop("accuracy")),
+        **{name: tuple(values) for name, values in numbers.items()},
+        fingerprints={"weights": weights, "masks": masks, "batches": fingerprint(*orders)},
     )
-
-
-class _Watch(keras.callbacks.Callback):
-    """Keeps the batches to Keras's count of epochs, notes each epoch's numbers, stops at NaN.
-
-    Without it, each `fit` would skip one order: Keras ends an epoch that it never began.
-    """
-
-    def __init__(
-        self, batches: Batches, learning_rate: Callable[[int], float], on_epoch: OnEpoch | None
-    ):
-        super().__init__()
-        self.batches = batches
-        self.learning_rate = learning_rate
-        self.on_epoch = on_epoch
-        self.orders: list[np.ndarray] = []
-        self.numbers: defaultdict[str, list[float]] = defaultdict(list)
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.batches.set_epoch(epoch)
-        self.orders.append(self.batches.order)
-        self.model.optimizer.learning_rate = self.learning_rate(epoch)
-        self.started = time.perf_counter(), time.process_time()
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        noted = {
-            "seconds": time.perf_counter() - self.started[0],
-            "cpu_seconds": time.process_time() - self.started[1],
-            "loss": float(logs["loss"]),
-            "training_accuracy": float(logs.get("accuracy", "nan")),
-            "crossentropy": float(logs.get("crossentropy", "nan")),
-            "focal": float(logs.get("focal", "nan")),
-        }
-        for name, value in noted.items():
-            self.numbers[name].append(value)
-        self.model.stop_training = not np.isfinite(noted["loss"])
-        if self.on_epoch:
-            self.on_epoch(epoch + 1, noted["loss"])
 
 
 def _first_masks(model: keras.Model, batches: Batches) -> Iterator[np.ndarray]:
     """Yield the dropout masks of the first epoch's steps, as each layer makes them."""
-    whole, rest = divmod(len(batches.x), batches.batch_size)
-    sizes = [batches.batch_size] * whole + [rest] * (rest > 0)
+    count, most = len(batches.x), batches.batch_size
+    sizes = [min(most, count - start) for start in range(0, count, most)]
     for layer in model.layers:
         if isinstance(layer, Dropout):
             key, first = keras.ops.convert_to_numpy(layer.seed_generator.state)

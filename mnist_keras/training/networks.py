@@ -1,4 +1,4 @@
-"""The network of an arm: built from its settings, compiled, and set to a seed's first step."""
+"""The model of an arm: built from its settings, compiled, and set to a seed's first step."""
 
 import gc
 import math
@@ -9,30 +9,29 @@ import keras
 import numpy as np
 
 from mnist_keras.losses.focal import FocalLoss, focal_loss
-from mnist_keras.models import encoders
-from mnist_keras.models import original as models
+from mnist_keras.models import encoders, original
 from mnist_keras.optimizers import Adam, RAdam
 from mnist_keras.training.record import Weights
 from mnist_keras.training.settings import Settings
 
 # One-cycle: the share of the epochs in which the learning rate rises.
 _WARM_UP = 0.1
-# What is regularized elsewhere, or must not be: decaying it would only hide it.
+# Weights that weight decay leaves alone: decaying them would not regularize the model.
 NOT_DECAYED = ("bias", "gamma", "beta")
 
 
 class Networks:
-    """Compiled networks, one at a time: arms that differ in other settings share it."""
+    """Compiled models, one at a time: arms that differ only in other settings share one."""
 
     def __init__(self) -> None:
         self._key: object = None
         self._model: keras.Model = None
 
     def of(self, settings: Settings, input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
-        """Return `compiled_model`, the last one if it is the same but for weights."""
+        """Return `compiled_model`: the last one, if only its weights differ."""
         s = settings
-        network = s.model, s.width, s.activation, input_shape, num_classes
-        key = *network, s.loss, s.gamma, s.alpha, s.optimizer, s.weight_decay, _are_soft(s)
+        built = s.model, s.width, s.activation, input_shape, num_classes
+        key = *built, s.loss, s.gamma, s.alpha, s.optimizer, s.weight_decay, _are_soft(s)
         if key != self._key:
             self._model = None
             keras.utils.clear_session()
@@ -44,47 +43,44 @@ class Networks:
 def build_model(
     settings: Settings, input_shape: tuple[int, ...], num_classes: int, seed: int
 ) -> keras.Model:
-    """Return the network of an arm with a seed's initial weights, not compiled.
+    """Return the model of an arm with a seed's initial weights, not compiled.
 
     Without classes it is the encoder of `small_cnn`.
     """
     if settings.model == "small_cnn":
-        own: dict[str, Any] = {
-            "activation": settings.activation,
-            "width": settings.width,
-            "seed": seed,
-        }
+        own = settings.activation, settings.width or 0, seed
         if not num_classes:
-            return encoders.encoder(input_shape, **own)
-        return encoders.small_cnn(input_shape, num_classes, **own)
-    build = {"basic_net": models.basic_net, "cnn": models.cnn}[settings.model]
+            return encoders.encoder(input_shape, *own)
+        return encoders.small_cnn(input_shape, num_classes, *own)
+    build = {"basic_net": original.basic_net, "cnn": original.cnn}[settings.model]
     return build(input_shape, num_classes, settings.activation, seed)
 
 
 def count_parameters(settings: Settings, input_shape: tuple[int, ...], num_classes: int) -> int:
-    """Return how many parameters the network of an arm has, without building it."""
+    """Return the number of parameters of `build_model`, without building it."""
     if settings.model == "small_cnn":
         return encoders.count_parameters(input_shape, num_classes, settings.width or 0)
-    return models.count_parameters(settings.model, input_shape, num_classes)
+    return original.count_parameters(settings.model, input_shape, num_classes)
 
 
 def compiled_model(
     settings: Settings, input_shape: tuple[int, ...], num_classes: int
 ) -> keras.Model:
-    """Return the network of an arm, compiled. It has some initial weights; `restart` sets a run's.
+    """Return the model of an arm, compiled for what `targets` returns.
 
-    Its targets are what `targets` returns.
+    It has some initial weights; `restart` sets those of a run.
     """
     soft = _are_soft(settings)
-    # Runs are compared on hard labels, whatever they are trained towards.
-    hard = _with_hard_labels if soft else lambda function: function
-    accuracy = keras.metrics.sparse_categorical_accuracy
-    crossentropy = keras.losses.sparse_categorical_crossentropy
-    mean = keras.metrics.MeanMetricWrapper
+
+    def mean(function: Callable[..., Any], name: str, **options: Any) -> Any:
+        # Runs are compared on hard labels, whatever their targets are.
+        hard = _with_hard_labels(function) if soft else function
+        return keras.metrics.MeanMetricWrapper(hard, name, **options)
+
     metrics = [
-        mean(hard(accuracy), "accuracy"),
-        mean(hard(crossentropy), "crossentropy", from_logits=True),
-        mean(hard(focal_loss), "focal", from_logits=True),
+        mean(keras.metrics.sparse_categorical_accuracy, "accuracy"),
+        mean(keras.losses.sparse_categorical_crossentropy, "crossentropy", from_logits=True),
+        mean(focal_loss, "focal", from_logits=True),
     ]
     if settings.loss == "focal":
         loss: Any = FocalLoss(settings.gamma or 0.0, settings.alpha or 0.0, from_logits=True)
@@ -104,7 +100,7 @@ def compiled_model(
 
 
 def _with_hard_labels(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function of integer labels as one of soft labels: of each, the largest counts."""
+    """Make a function of integer labels take soft labels: the largest share names the class."""
 
     def of_soft_labels(y_true: Any, y_pred: Any, **options: Any) -> Any:
         return function(keras.ops.argmax(y_true, axis=-1), y_pred, **options)
@@ -113,11 +109,7 @@ def _with_hard_labels(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def targets(settings: Settings, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return what a network is trained towards: the labels, or, where they are soft, shares.
-
-    Returns:
-        `int32` labels, or `float32` shares of shape `(n, classes)`.
-    """
+    """Return the targets of an arm: `int32` labels or, if soft, `float32` shares `(n, classes)`."""
     if not _are_soft(settings):
         return labels.astype("int32")
     one_hot = np.eye(num_classes, dtype=np.float32)[labels]
@@ -125,7 +117,7 @@ def targets(settings: Settings, labels: np.ndarray, num_classes: int) -> np.ndar
 
 
 def smoothed(shares: np.ndarray, smoothing: float) -> np.ndarray:
-    """Return shares of which a part is given to all classes alike."""
+    """Return shares of which a part is spread evenly over all classes."""
     return np.asarray((1 - smoothing) * shares + smoothing / shares.shape[-1], np.float32)
 
 
@@ -138,11 +130,7 @@ def restart(
 ) -> None:
     """Set a compiled model back to its first step: its weights, its dropout, its optimizer.
 
-    Args:
-        model: `compiled_model` of the settings.
-        settings: The arm's.
-        seed: Of the initial weights and of dropout.
-        weights: By path, weights that take the place of initial ones.
+    If `weights` are given, they replace the initial ones of the same path.
     """
     new = build_model(settings, model.input_shape[1:], model.output_shape[-1], seed)
     for old, fresh in zip(model.variables, new.variables, strict=True):
@@ -157,22 +145,15 @@ def restart(
 
 
 def get_weights(model: keras.Model) -> dict[str, np.ndarray]:
-    """Return the weights of a model by path, what batch normalization has averaged among them."""
+    """Return the weights of a model by path, including the averages of batch normalization."""
     return {w.path: np.array(keras.ops.convert_to_numpy(w)) for w in model.weights}
 
 
 def set_weights(model: keras.Model, weights: Weights) -> None:
-    """Set those weights of a model whose path is given."""
+    """Set the weights of a model whose path is given."""
     for variable in model.weights:
         if variable.path in weights:
             variable.assign(weights[variable.path])
-
-
-def learning_rate(settings: Settings, epoch: int, epochs: int) -> float:
-    """Return the learning rate of an epoch, counted from 0, of so many."""
-    if settings.schedule == "constant":
-        return settings.learning_rate
-    return one_cycle(settings.learning_rate, epoch, epochs)
 
 
 def one_cycle(highest: float, epoch: int, epochs: int) -> float:

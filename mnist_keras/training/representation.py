@@ -1,4 +1,4 @@
-"""Representations learned without labels: two views of an image are to have like features."""
+"""Representations learned without labels: two views of an image should have similar features."""
 
 from typing import Any
 
@@ -6,7 +6,6 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from mnist_keras._foundations.hashing import fingerprint
 from mnist_keras._foundations.typing import Tensor
 from mnist_keras.datasets.augmentation import ELASTIC, Warp, warp
 from mnist_keras.datasets.batches import WarpedBatches
@@ -16,7 +15,7 @@ from mnist_keras.models.encoders import encoder
 from mnist_keras.optimizers import Adam
 from mnist_keras.portable import HeUniform
 from mnist_keras.training.fit import fit
-from mnist_keras.training.networks import NOT_DECAYED, get_weights, one_cycle
+from mnist_keras.training.networks import NOT_DECAYED, one_cycle
 from mnist_keras.training.record import History, OnEpoch
 
 # Chosen by cross-validation on training images: see docs/representation.md.
@@ -71,15 +70,15 @@ class SiameseModel(keras.Model):
 class PairedViews(WarpedBatches):
     """Batches of two views of each image, `(n, 2, height, width, channels)`, without labels.
 
-    The last images of an epoch's order are left out where they do not fill a batch: the loss
-    compares the images of a batch.
+    The loss compares the images of a batch. Images at the end of an epoch that do not fill a batch
+    are left out.
 
     Args:
         x: Array of images with values in 0…255, or `LazyImages`, shape
             `(n, height, width, channels)`.
         strength: How far a view may be from its image.
-        batch_size: Images a batch; all of them, if there are fewer.
-        **kwargs: As `WarpedBatches`.
+        batch_size: Number of images in a batch. With fewer images, one batch holds all.
+        **kwargs: As for `WarpedBatches`.
     """
 
     def __init__(self, x: Images, strength: Warp, batch_size: int = 256, **kwargs: Any):
@@ -112,13 +111,13 @@ def pretrain(
     Args:
         images: Shape `(n, height, width, channels)`, with values in 0…255; at least two.
         method: `"simclr"` or `"vicreg"`.
-        epochs: How often each image is seen, in two views each time.
+        epochs: Number of passes over the images, each with two new views of every image.
         activation, width: As for `encoders.encoder`.
-        seed: Integer >= 0 for initial weights, order and views, equal on every backend.
+        seed: Integer >= 0 for initial weights, order and views, which are equal on every backend.
         on_epoch: Called with the epoch (from 1) and its loss.
 
     Returns:
-        The encoder, and what each epoch gave.
+        The encoder and its epochs.
     """
     objective, size, hidden_layers = {
         "simclr": (NTXent(_TEMPERATURE), 128, 1),
@@ -130,27 +129,18 @@ def pretrain(
     optimizer = Adam(_RATE, weight_decay=_DECAY)
     optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
     model.compile(optimizer)
-    initial = fingerprint(*get_weights(network).values(), *get_weights(head).values())
     batches = PairedViews(images, ELASTIC, seed=seed)
-    history = fit(
-        model,
-        batches,
-        lambda epoch: one_cycle(_RATE, epoch, epochs),
-        ends=(epochs,),
-        on_epoch=on_epoch,
-        initial=initial,
-    )
-    return network, history
+
+    def rate(epoch: int) -> float:
+        return one_cycle(_RATE, epoch, epochs)
+
+    return network, fit(model, batches, rate, ends=(epochs,), on_epoch=on_epoch)
 
 
 def projector(features: int, size: int, hidden_layers: int, seed: int) -> keras.Model:
-    """Return a network from features to projections: dense layers, normalized but for the last.
+    """Return a model from features to projections: dense layers of `size` units.
 
-    Args:
-        features: Length of the input.
-        size: Units of each layer, and length of the output.
-        hidden_layers: Layers before the last one.
-        seed: Integer >= 0 for the initial weights, which are equal on every backend.
+    All but the last one are normalized and activated.
     """
     inputs = keras.Input((features,), name="features")
     x = inputs
@@ -167,10 +157,9 @@ def projector(features: int, size: int, hidden_layers: int, seed: int) -> keras.
 def linear_probe(
     features: np.ndarray, labels: np.ndarray, regularization: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return kernel and bias of the logistic regression on features: what a linear layer can read.
+    """Fit a linear layer on features by logistic regression, and return its kernel and bias.
 
-    Features are scaled to mean 0 and deviation 1 for the fit; the returned layer takes them as
-    they are.
+    The fit scales features to mean 0 and deviation 1. The returned layer takes unscaled features.
 
     Args:
         features: Shape `(n, size)`.
@@ -183,7 +172,7 @@ def linear_probe(
     from sklearn.linear_model import LogisticRegression
 
     mean, deviation = features.mean(axis=0), features.std(axis=0)
-    # A feature that is always the same says nothing, and has no deviation to divide by.
+    # A constant feature says nothing, and has no deviation to divide by.
     scale = np.where(deviation > 0, 1 / np.maximum(deviation, 1e-12), 0.0)
     found = LogisticRegression(C=regularization, max_iter=1000)
     found.fit((features - mean) * scale, labels)
