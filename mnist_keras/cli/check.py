@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,21 +24,11 @@ _SHOWN = 10
 @click.argument("path", metavar="DIR", type=options.NamedPath(path_type=Path))
 @options.word("--format", ("text", "json"), "text", "How to print it; json lists every finding.")
 @options.number(
-    "--per-class",
-    None,
-    "Ask for N images of each class; classes may then be of different sizes.",
-    2,
-    metavar="N",
+    "--per-class", None, "Ask for this many images of each class; their sizes may then differ.", 2
 )
 @options.word("--color-mode", ColorMode, "rgb", "The channels that the images are read in.")
 @options.max_files
-def check(
-    path: Path,
-    format: str,
-    per_class: int | None,
-    color_mode: ColorMode,
-    max_files: int,
-) -> None:
+def check(path: Path, format: str, color_mode: ColorMode, **asked: Any) -> None:
     """Read every image below DIR and report everything that is wrong, by kind.
 
     DIR is whatever `run --data` takes: class folders, training and test folders, IDX files, or an
@@ -49,13 +39,7 @@ def check(
     from mnist_keras.datasets.image_folder.reading import ImageForm
 
     with reading() as progress:
-        audited = user_images.read(
-            path,
-            form=ImageForm(color_mode),
-            per_class=per_class,
-            max_files=max_files,
-            progress=progress,
-        )
+        audited = user_images.read(path, form=ImageForm(color_mode), progress=progress, **asked)
     refused = [finding for finding in audited.findings if finding.severity.refuses]
     if format == "json":
         document = {

@@ -18,12 +18,8 @@ if TYPE_CHECKING:
 @options.model
 @options.directory
 @options.word("--format", ("text", "json"), "text", "How the scores are printed.")
-@click.option(
-    "-o",
-    "--output",
-    type=options.NamedPath(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="Write evaluation.json, and the reliability diagram and confusion matrix as PNG and SVG.",
+@options.output_folder(
+    None, "Write evaluation.json, and reliability diagram and confusion matrix as PNG and SVG."
 )
 @click.option("--unseen", is_flag=True, help="Leave out images that the model was trained on.")
 @options.on_bad

@@ -12,15 +12,10 @@ from mnist_keras.cli.progress import reading
 @click.command()
 @options.model
 @options.directory
-@click.option(
-    "-o",
-    "--output",
-    type=options.NamedPath(path_type=Path, file_okay=False),
-    default=Path("results/explanations"),
-    show_default=True,
-    metavar="FOLDER",
-    help="Folder for the pictures and their page. The report of a folder of `run` shows them, too, "
-    "if they lie in its `explanations`.",
+@options.output_folder(
+    Path("results/explanations"),
+    "Folder for the pictures and their page. If it is `explanations` in a folder of `run`, the "
+    "report there shows the pictures as well.",
 )
 @click.option(
     "--layer",

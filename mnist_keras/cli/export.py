@@ -40,19 +40,14 @@ def export(
     options.use_backend(backend)
     import keras
 
-    from mnist_keras._foundations.files import check_writable
     from mnist_keras.inference.export import FORMATS, check, export_model, replaceable
     from mnist_keras.inference.model_file import load_model
 
     check(format, keras.backend.backend())
     output = output or model.with_name(f"{model.stem}{FORMATS[format].suffix}")
-    if not output.parent.is_dir():
-        raise click.UsageError(f"--output: no such folder: {output.parent}")
     if not replaceable(output, format) or (output.exists() and output.samefile(model)):
         raise click.UsageError(f"{output}: only an earlier {format} export is replaced")
-    check_writable(output)
-    if output.exists() and not overwrite:
-        raise click.UsageError(f"{output} is there already; --overwrite replaces it")
+    options.check_output(output, overwrite)
     trained = load_model(model)
     difference = export_model(trained.model, format, output)
     shape = "×".join(map(str, trained.card.input.form.shape))

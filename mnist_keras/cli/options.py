@@ -112,28 +112,36 @@ overwrite = click.option("--overwrite", is_flag=True, help="Replace a file that 
 
 
 def output(help: str) -> Callable[..., Any]:
-    """Return the option that names the file to write."""
+    """Return the option that names the model's file to write."""
+    kind = NamedPath(path_type=Path, dir_okay=False)
+    return click.option("-o", "--output", type=kind, required=True, metavar="FILE.keras", help=help)
+
+
+def output_folder(default: Path | None, help: str) -> Callable[..., Any]:
+    """Return the option that names a folder to write."""
+    kind, shown = NamedPath(path_type=Path, file_okay=False), default is not None
     return click.option(
         "-o",
         "--output",
-        type=NamedPath(path_type=Path, dir_okay=False),
-        required=True,
-        metavar="FILE.keras",
+        type=kind,
+        default=default,
+        show_default=shown,
+        metavar="FOLDER",
         help=help,
     )
 
 
-def check_output(output: Path, overwrite: bool) -> None:
-    """Refuse a file that could not be written, before anything is trained."""
-    if output.suffix != ".keras":
-        raise click.UsageError(f"--output: the name has to end in .keras. Received: {output}")
-    if not output.parent.is_dir():
-        raise click.UsageError(f"--output: no such folder: {output.parent}")
+def check_output(path: Path, overwrite: bool, suffix: str = "") -> None:
+    """Refuse a path that could not be written, before anything is done for it."""
+    if suffix and path.suffix != suffix:
+        raise click.UsageError(f"--output: the name has to end in {suffix}. Received: {path}")
+    if not path.parent.is_dir():
+        raise click.UsageError(f"--output: no such folder: {path.parent}")
     from mnist_keras._foundations.files import check_writable
 
-    check_writable(output)
-    if output.exists() and not overwrite:
-        raise click.UsageError(f"{output} is there already; --overwrite replaces it")
+    check_writable(path)
+    if path.exists() and not overwrite:
+        raise click.UsageError(f"{path} is there already; --overwrite replaces it")
 
 
 def make_folder(folder: Path) -> None:

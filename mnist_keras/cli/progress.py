@@ -1,9 +1,9 @@
-"""How far reading images and training are."""
+"""How far reading images and training are: a bar on a terminal, now and then a line elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,21 +14,30 @@ _SECONDS_BETWEEN_LINES = 10
 
 
 @contextmanager
-def reading() -> Iterator[Callable[[int, int], None]]:
-    """Show how many files are read: a bar on a terminal, now and then a line elsewhere."""
+def _bar(*columns: str) -> Iterator[tuple[Any, bool]]:
+    """Yield a bar, and whether there is a terminal to show it on."""
+    from rich import progress
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = ("reading images", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    shown = [getattr(progress, name)() for name in (*columns, "TimeRemainingColumn")]
+    description = progress.TextColumn("{task.description}")
+    terminal = console.is_terminal
+    with progress.Progress(description, *shown, console=console, disable=not terminal) as bar:
+        yield bar, terminal
+
+
+@contextmanager
+def reading() -> Iterator[Callable[[int, int], None]]:
+    """Show how many files are read."""
     said = time.monotonic()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("")
+    with _bar("BarColumn", "MofNCompleteColumn") as (bar, terminal):
+        task = bar.add_task("reading images")
 
         def advance(done: int, total: int) -> None:
             nonlocal said
             bar.update(task, completed=done, total=total)
-            if not console.is_terminal and time.monotonic() - said > _SECONDS_BETWEEN_LINES:
+            if not terminal and time.monotonic() - said > _SECONDS_BETWEEN_LINES:
                 said = time.monotonic()
                 click.echo(f"{done:,} of {total:,} images read", err=True)
 
@@ -37,13 +46,8 @@ def reading() -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def progress(runs: "Sequence[Run]") -> "Iterator[Callable[[Run], Callable[[int, float], None]]]":
-    """Show one bar with the time left on a terminal, or a line for each run elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    """Show the run that is trained and the time left; without a terminal, a line for each run."""
+    with _bar("BarColumn") as (bar, terminal):
         task = bar.add_task("", total=sum(run.expected_seconds for run in runs))
 
         def advance(run: "Run") -> Callable[[int, float], None]:
@@ -51,12 +55,9 @@ def progress(runs: "Sequence[Run]") -> "Iterator[Callable[[Run], Callable[[int, 
             epochs = run.settings.all_epochs
 
             def on_epoch(epoch: int, loss: float) -> None:
-                bar.update(
-                    task,
-                    description=f"{name}: epoch {epoch}, loss {loss:.4f}",
-                    advance=run.expected_seconds / epochs,
-                )
-                if epoch == epochs and not console.is_terminal:
+                said = f"{name}: epoch {epoch}, loss {loss:.4f}"
+                bar.update(task, description=said, advance=run.expected_seconds / epochs)
+                if epoch == epochs and not terminal:
                     click.echo(f"{name}: loss {loss:.4f}", err=True)
 
             return on_epoch

@@ -76,7 +76,7 @@ def train(
 
     changes = given(chosen, Settings.model_fields)
     check_data_options(**chosen)
-    options.check_output(output, overwrite)
+    options.check_output(output, overwrite, ".keras")
     if unlabeled and not best:
         raise click.UsageError("--unlabeled goes with --best")
     if best and encoder:
