@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import filelock
@@ -13,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from mnist_keras._foundations.fields import sentence
-from mnist_keras._foundations.files import FileError, write
+from mnist_keras._foundations.files import naming, reason, write
 from mnist_keras.experiments.plan import Plan
 from mnist_keras.training.record import (
     FORMAT,
@@ -24,7 +25,6 @@ from mnist_keras.training.record import (
     from_json,
     to_json,
 )
-from mnist_keras.training.settings import ExperimentError
 
 _ANOTHER_VERSION = "written by another version of mnist-keras"
 
@@ -50,43 +50,34 @@ class ResultsFolder:
             A sentence if the last run was stopped before its end, else `None`.
 
         Raises:
-            RecordError: If the folder cannot be written, another run is writing to it, or another
-                version of this package wrote it.
+            FileError: If the folder cannot be written.
+            RecordError: If another run is writing to it, or another version of this package did.
         """
         lock, holder = filelock.FileLock(self.path / ".lock"), self.path / ".running"
-        try:
+        with naming(self.path):
             self._records.mkdir(parents=True, exist_ok=True)
-            lock.acquire(blocking=False)
-        except filelock.Timeout as error:
-            words = f"another run (process {_text(holder)}) is writing here"
-            raise RecordError(f"{self.path}: {words}") from error
-        except OSError as error:
-            raise FileError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+            try:
+                lock.acquire(blocking=False)
+            except filelock.Timeout as error:
+                words = f"another run (process {_text(holder)}) is writing here"
+                raise RecordError(f"{self.path}: {words}") from error
         try:
-            self._refuse_other_versions()
+            try:
+                self.read_plan()
+            except RecordError as error:
+                if _ANOTHER_VERSION in str(error):  # its records would be set aside as damaged
+                    raise
             stopped = _text(holder)
             with suppress(OSError):  # a full disk must not hide what the run has to say
-                self._sweep()
+                for folder in (self.path, self._records, self.trainings.path):
+                    for leftover in folder.glob(".*.unfinished*"):
+                        leftover.unlink(missing_ok=True)
                 holder.write_text(str(os.getpid()))
             yield f"the last run here (process {stopped}) was stopped" if stopped else None
         finally:
             with suppress(OSError):
                 holder.unlink()
             lock.release()
-
-    def _sweep(self) -> None:
-        """Remove the unfinished files of a run that was stopped while it wrote."""
-        for folder in (self.path, self._records, self.trainings.path):
-            for leftover in folder.glob(".*.unfinished*"):
-                leftover.unlink(missing_ok=True)
-
-    def _refuse_other_versions(self) -> None:
-        """Refuse a folder whose records would all be set aside as damaged."""
-        try:
-            self.read_plan()
-        except RecordError as error:
-            if _ANOTHER_VERSION in str(error):
-                raise
 
     def write_plan(self, plan: Plan) -> None:
         """Write what the folder is for."""
@@ -101,33 +92,23 @@ class ResultsFolder:
         """
         try:
             document = json.loads(self._plan.read_bytes())
-            if document.pop("format", None) != FORMAT:
-                raise RecordError(f"{self._plan}: {_ANOTHER_VERSION}")
-            return Plan.model_validate_json(json.dumps(document))
+            if document.pop("format", None) == FORMAT:
+                return Plan.model_validate_json(json.dumps(document))
         except FileNotFoundError as error:
             raise RecordError(f"{self.path}: no results of `mnist-keras run`") from error
         except OSError as error:
-            raise RecordError(f"{self._plan}: cannot be read: {error.strerror or error}") from error
+            raise RecordError(f"{self._plan}: cannot be read: {reason(error)}") from error
         except ValidationError as error:
             raise RecordError(f"{self._plan}: not a plan: {sentence(error, Plan)}") from error
-        except (ValueError, TypeError, AttributeError, ExperimentError) as error:
-            if isinstance(error, RecordError):
-                raise
+        except (ValueError, TypeError, AttributeError) as error:
             raise RecordError(f"{self._plan}: not a plan: {error!r}") from error
+        raise RecordError(f"{self._plan}: {_ANOTHER_VERSION}")
 
     def records(self) -> tuple[list[Record], list[RecordError]]:
         """Return all records that can be used, and an error for each file that cannot."""
-        found, refused = [], []
-        for path in self._record_files():
-            try:
-                found.append(read_record(path))
-            except RecordError as error:
-                refused.append(error)
-        return found, refused
-
-    def _record_files(self) -> list[Path]:
-        # Not those with a dot, which another process has not finished, or will never finish.
-        return sorted(self._records.glob("[!.]*.json"))
+        found = [read for _, read in self._read()]
+        usable = [record for record in found if isinstance(record, Record)]
+        return usable, [error for error in found if isinstance(error, RecordError)]
 
     def write_record(self, record: Record) -> Path:
         """Write a record under the name of its run; it is whole and there when this returns."""
@@ -138,34 +119,30 @@ class ResultsFolder:
     def set_aside_damaged(self) -> list[str]:
         """Rename the records that cannot be used, and return a sentence for each."""
         sentences = []
-        for path in self._record_files():
-            try:
-                read_record(path)
-            except RecordError as error:
-                aside = next(
-                    name
-                    for n in range(1_000_000)
-                    if not (name := path.with_name(f"{path.name}.damaged-{n}")).exists()
-                )
+        for path, error in self._read():
+            if isinstance(error, RecordError):
+                names = (path.with_name(f"{path.name}.damaged-{number}") for number in count())
+                aside = next(name for name in names if not name.exists())
                 os.replace(path, aside)
                 sentences.append(f"{error}; set aside as {aside.name}")
         return sentences
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file made of the records."""
-        write(self.path / name, content)
+    def _read(self) -> Iterator[tuple[Path, Record | RecordError]]:
+        """Yield each file of a record with what it holds, or with what is wrong with it."""
+        # Not those with a dot: another process has not finished them, or will never finish them.
+        for path in sorted(self._records.glob("[!.]*.json")):
+            try:
+                yield path, read_record(path)
+            except RecordError as error:
+                yield path, error
 
 
 def read_record(path: Path) -> Record:
-    """Return the record of a file.
-
-    Raises:
-        RecordError: If the file cannot be read, or is not what was written.
-    """
+    """Return the record of a file, or raise a `RecordError` that names the file."""
+    with naming(path, RecordError, "cannot be read"):
+        content = path.read_bytes()
     try:
-        record = from_json(path.read_bytes())
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
+        record = from_json(content)
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from error
     if record.name != path.stem:

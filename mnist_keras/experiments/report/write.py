@@ -1,5 +1,6 @@
 """Write the report of a results folder from its plan and records alone."""
 
+from mnist_keras._foundations.files import write
 from mnist_keras._foundations.pictures import encode, read_gallery
 from mnist_keras.experiments.report import csv_json, figures, page, rows, tables
 from mnist_keras.experiments.report.rows import Results
@@ -18,7 +19,7 @@ def write_report(folder: ResultsFolder) -> Results:
     drawn within the folder.
 
     Raises:
-        RecordError: If the folder has no plan, or cannot be written.
+        FileError: If the folder has no plan, or cannot be written.
     """
     found, _ = folder.records()
     results = rows.results(folder.read_plan(), found)
@@ -33,5 +34,5 @@ def write_report(folder: ResultsFolder) -> Results:
     }
     files |= {f"{name}.png": encode(figure, "png") for name, figure in drawn.items()}
     for name, content in files.items():
-        folder.write(name, content)
+        write(folder.path / name, content)
     return results
