@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import starmap, zip_longest
 from typing import Annotated
 
 import numpy as np
@@ -49,27 +49,18 @@ class Tolerance(ExperimentFields):
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Two records of one run, side by side.
-
-    Attributes:
-        run: The run.
-        first, second: Where the two records come from.
-        unequal: Which of "weights", "batches" and "masks" differ.
-        loss: Difference of the training loss, epoch by epoch. It is infinite where one of the
-            records has ended, or only one of the losses is finite.
-        share: The same as a share of the loss.
-        training_accuracy: Largest difference of the training accuracy, between 0 and 1.
-        predictions: By scored epoch, the share of images given the same class.
-    """
+    """Two records of one run, side by side."""
 
     run: Run
-    first: str
+    first: str  # where the records come from
     second: str
-    unequal: tuple[str, ...]
+    unequal: tuple[str, ...]  # which of "weights", "batches" and "masks" differ
+    # Difference of the training loss, epoch by epoch. It is infinite where one of the records has
+    # ended, or only one of the losses is finite.
     loss: tuple[float, ...]
-    share: tuple[float, ...]
-    training_accuracy: float
-    predictions: dict[int, float]
+    share: tuple[float, ...]  # the same as a share of the loss
+    training_accuracy: float  # largest difference, between 0 and 1
+    predictions: dict[int, float]  # by scored epoch, the share of images given the same class
 
     def outside(self, tolerance: Tolerance) -> list[str]:
         """Return what is outside the tolerance, in words; nothing if the two agree."""
@@ -89,20 +80,15 @@ class Agreement:
 
 
 def compare(first: tuple[str, Record], second: tuple[str, Record]) -> Agreement:
-    """Return the agreement of two records of one run, each with its name.
-
-    Raises:
-        ValueError: If they are of different runs or data.
-    """
+    """Return the agreement of two records, each with its name; refuse other runs or data."""
     (name, one), (other_name, other) = first, second
     if _key(one) != _key(other):
         raise ValueError("expected two records of one run on the same data")
     mine, theirs = one.history, other.history
     # Without a network there is no loss.
-    loss = tuple(_differences(mine.loss, theirs.loss)) or (0.0,)
+    loss = _differences(mine.loss, theirs.loss) or (0.0,)
     pairs = zip_longest(loss, mine.loss, fillvalue=math.nan)
-    accuracy = _differences(mine.training_accuracy, theirs.training_accuracy)
-    both_scored = sorted(set(one.scores) & set(other.scores))
+    scored = {e: (one.scores[e], other.scores[e]) for e in sorted({*one.scores} & {*other.scores})}
     return Agreement(
         run=one.run,
         first=name,
@@ -112,19 +98,20 @@ def compare(first: tuple[str, Record], second: tuple[str, Record]) -> Agreement:
         ),
         loss=loss,
         share=tuple(apart / abs(whole) if apart else 0.0 for apart, whole in pairs),
-        training_accuracy=max(accuracy, default=0.0),
-        predictions={epoch: _equal_share(one, other, epoch) for epoch in both_scored},
+        training_accuracy=max(
+            _differences(mine.training_accuracy, theirs.training_accuracy), default=0.0
+        ),
+        predictions={
+            epoch: float(np.concatenate([a.test == b.test, a.heldout == b.heldout]).mean())
+            for epoch, (a, b) in scored.items()
+        },
     )
 
 
 def compare_all(records: Iterable[tuple[str, Record]]) -> tuple[list[Agreement], list[str]]:
-    """Compare the records of each run with the first one of that run.
+    """Compare the records of each run, each with its name, with the first one of that run.
 
-    Args:
-        records: Records, each with the name of where it comes from.
-
-    Returns:
-        The agreements, and a sentence for each run that was found only once.
+    Also returned is a sentence for each run that was found only once.
     """
     by_run: dict[tuple[Run, str], list[tuple[str, Record]]] = {}
     for name, record in records:
@@ -142,18 +129,13 @@ def _key(record: Record) -> tuple[Run, str]:
     return record.run, record.data_fingerprint
 
 
-def _differences(one: Sequence[float], other: Sequence[float]) -> list[float]:
+def _differences(one: Sequence[float], other: Sequence[float]) -> tuple[float, ...]:
     def apart(a: float | None, b: float | None) -> float:
         if a is None or b is None or math.isfinite(a) != math.isfinite(b):
             return math.inf
         return abs(a - b) if math.isfinite(a) else 0.0
 
-    return [apart(a, b) for a, b in zip_longest(one, other)]
-
-
-def _equal_share(one: Record, other: Record, epoch: int) -> float:
-    a, b = one.scores[epoch], other.scores[epoch]
-    return float(np.concatenate([a.test == b.test, a.heldout == b.heldout]).mean())
+    return tuple(starmap(apart, zip_longest(one, other)))
 
 
 def agreement_table(agreements: Sequence[Agreement], tolerance: Tolerance) -> list[list[str]]:
@@ -164,17 +146,16 @@ def agreement_table(agreements: Sequence[Agreement], tolerance: Tolerance) -> li
     ]
     return [header] + [
         [
-            agreement.run.title,
-            f"{agreement.first} – {agreement.second}",
-            f"{agreement.loss[0]:.1e}",
-            _largest(agreement.loss[:PROMISED_EPOCHS], 1),
-            _largest(agreement.loss[PROMISED_EPOCHS:], 1 + PROMISED_EPOCHS),
-            f"{100 * agreement.training_accuracy:.2f} %",
-            ", ".join(f"{share:.2%} at {epoch}" for epoch, share in agreement.predictions.items())
-            or "–",
-            "; ".join(agreement.outside(tolerance)) or "same run",
+            a.run.title,
+            f"{a.first} – {a.second}",
+            f"{a.loss[0]:.1e}",
+            _largest(a.loss[:PROMISED_EPOCHS], 1),
+            _largest(a.loss[PROMISED_EPOCHS:], 1 + PROMISED_EPOCHS),
+            f"{100 * a.training_accuracy:.2f} %",
+            ", ".join(f"{share:.2%} at {epoch}" for epoch, share in a.predictions.items()) or "–",
+            "; ".join(a.outside(tolerance)) or "same run",
         ]
-        for agreement in agreements
+        for a in agreements
     ]
 
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from mnist_keras._foundations.files import reason
 from mnist_keras.training.settings import (
     Count,
     ExperimentError,
@@ -40,18 +41,15 @@ class Arm(ExperimentFields):
     def _from_file(cls, given: Any) -> Any:
         if not isinstance(given, dict) or "settings" in given:
             return given
-        _check_keys(given, {*cls.model_fields, *Settings.model_fields} - {"settings"})
+        _check_keys(given, [*cls.model_fields, *Settings.model_fields], but="settings")
         settings = {key: given[key] for key in given if key in Settings.model_fields}
         own = {key: given[key] for key in given if key not in settings}
         return {**own, "settings": Settings(**settings)}
 
-    @model_serializer
-    def _to_file(self) -> dict[str, Any]:
-        settings = self.settings.model_dump(exclude_none=True)
-        document = {"name": self.name, **settings, "reported_loss": list(self.reported_loss)}
-        if self.reported_accuracy is not None:
-            document["reported_accuracy"] = self.reported_accuracy
-        return document
+    @model_serializer(mode="wrap")
+    def _to_file(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        own = dump(self)
+        return {**own.pop("settings"), **own}
 
 
 class Claim(ExperimentFields):
@@ -111,8 +109,8 @@ class Experiment(ExperimentFields):
     @model_validator(mode="after")
     def _check_names(self) -> Self:
         settings = {arm.name: arm.settings for arm in self.arms}
-        if len(settings) < len(self.arms):
-            names = [arm.name for arm in self.arms]
+        names = [arm.name for arm in self.arms]
+        if len(settings) < len(names):
             raise ValueError(f"expected [[arms]] of different names. Received: {names}")
         for claim in self.claims:
             for name, epoch in ((claim.arm, claim.epoch), (claim.against, claim.against_epoch)):
@@ -154,13 +152,11 @@ def find(names: Iterable[str]) -> list[Experiment]:
     known = built_in()
     paths: list[Path] = []
     for name in list(names) or ORIGINAL_TABLES:
-        if name == "all":
-            paths += known.values()
-        elif name.endswith(".toml"):
+        if name.endswith(".toml"):
             paths.append(Path(name))
         else:
             check_word("experiment", name, [*known, "all"])
-            paths.append(known[name])
+            paths += known.values() if name == "all" else [known[name]]
     experiments = [load(path) for path in dict.fromkeys(paths)]
     found = [experiment.name for experiment in experiments]
     if twice := {name for name in found if found.count(name) > 1}:
@@ -178,48 +174,40 @@ def load(path: Path) -> Experiment:
         ExperimentError: If the file cannot be read, or has an unknown key or value.
     """
     try:
-        return from_document(path.stem, tomllib.loads(path.read_text("utf-8")))
+        with path.open("rb") as file:
+            document = tomllib.load(file)
+        _check_keys(document, [*Experiment.model_fields, "settings"], but="name")
+        shared, arms = document.pop("settings", {}), document.get("arms")
+        if not isinstance(shared, dict):
+            raise ExperimentError(f"`settings` must be a table. Received: settings={shared!r}")
+        _check_keys(shared, Settings.model_fields)
+        if isinstance(arms, list):
+            document["arms"] = [shared | arm if isinstance(arm, dict) else arm for arm in arms]
+        return Experiment(**document, name=path.stem)
     except OSError as error:
-        raise ExperimentError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise ExperimentError(f"{path}: cannot be read: {reason(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ExperimentError(f"{path}: not a TOML file: {error}") from error
     except ExperimentError as error:
         raise ExperimentError(f"{path}: {error}") from error
 
 
-def from_document(name: str, document: dict[str, Any]) -> Experiment:
-    """Return the experiment of a file's contents.
-
-    Raises:
-        ExperimentError: If there is an unknown key or value.
-    """
-    _check_keys(document, [*(key for key in Experiment.model_fields if key != "name"), "settings"])
-    shared, arms = document.get("settings", {}), document.get("arms")
-    if not isinstance(shared, dict):
-        raise ExperimentError(f"`settings` must be a table. Received: settings={shared!r}")
-    _check_keys(shared, Settings.model_fields)
-    own = {key: value for key, value in document.items() if key != "settings"}
-    if isinstance(arms, list):
-        own["arms"] = [shared | arm if isinstance(arm, dict) else arm for arm in arms]
-    return Experiment(**own, name=name)
-
-
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of an experiment's file, for editors that complete and check it."""
     schema = Experiment.model_json_schema()
-    known = schema["$defs"]
-    arm, settings = known["Arm"]["properties"], known["Settings"]["properties"]
-    known["Arm"]["properties"] = {k: arm[k] for k in arm if k != "settings"} | settings
-    known["Arm"]["required"] = ["name"]
+    arm, settings = (schema["$defs"][name] for name in ("Arm", "Settings"))
+    arm["required"].remove("settings")
+    del arm["properties"]["settings"]
+    arm["properties"] |= settings["properties"]
+    schema["required"].remove("name")
+    del schema["properties"]["name"]
     schema["properties"]["settings"] = {
         "$ref": "#/$defs/Settings",
         "description": "The settings that all arms share.",
     }
-    del schema["properties"]["name"]
-    schema["required"].remove("name")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _check_keys(table: Iterable[str], known: Iterable[str]) -> None:
+def _check_keys(table: Iterable[str], known: Iterable[str], but: str = "") -> None:
     for key in table:
-        check_word("key", key, known)
+        check_word("key", key, [name for name in known if name != but])

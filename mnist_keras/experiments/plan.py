@@ -82,8 +82,5 @@ def choose(plan: Plan, records: Sequence[Record]) -> dict[Run, Record]:
 
 def widened(run: Run, records: Sequence[Record]) -> Run:
     """Return the run, scored also where an earlier record of it was, which it will replace."""
-    epochs = set(run.scored_at)
-    for record in records:
-        if record.run == run:
-            epochs |= set(record.scores)
-    return replace(run, scored_at=tuple(sorted(epochs)))
+    earlier = [epoch for record in records if record.run == run for epoch in record.scores]
+    return replace(run, scored_at=tuple(sorted({*run.scored_at, *earlier})))

@@ -44,21 +44,16 @@ def train_runs(
     data_of: Callable[[int], Data],
     show: Callable[[Run], OnEpoch],
 ) -> None:
-    """Train runs one after the other and write their records.
+    """Train runs one after the other and write their records; equal networks are compiled once.
 
-    Args:
-        runs: In an order in which equal networks follow each other.
-        folder: Where the records are written, and what runs share is kept.
-        data_of: Returns the images of a seed.
-        show: Returns what is called after each epoch of a run.
+    `data_of` returns the images of a seed, `show` what is called after each epoch of a run.
     """
     from mnist_keras.training.engine import train
     from mnist_keras.training.networks import Networks
 
-    networks = Networks()
+    kept, networks = folder.trainings, Networks()
     for run in runs:
         data = data_of(run.seed)
-        kept = folder.trainings
         trained = train(run, data, on_epoch=show(run), kept=kept, networks=networks)
         folder.write_record(trained.record)
 
@@ -104,16 +99,10 @@ def work(
     start: Callable[[Sequence[int], int], "subprocess.Popen[bytes]"],
     is_done: Callable[[int], bool],
 ) -> list[int]:
-    """Do tasks in processes; one that dies costs the run it was at, and no more.
+    """Do tasks, each the numbers of some runs, in this many processes at a time.
 
-    Args:
-        tasks: Of each task the numbers of its runs, in order.
-        workers: How many tasks are under way at a time.
-        start: Starts a process for some runs; its second argument is the worker, from 0.
-        is_done: Whether a run's record is there.
-
-    Returns:
-        The runs whose process died or failed while it was at them.
+    One that dies or fails costs the run it was at, and no more: those runs are returned. `start`
+    starts a process for some runs, as a worker from 0; `is_done` says whether a run has a record.
     """
     waiting = [list(task) for task in tasks]
     busy: dict[int, tuple[list[int], subprocess.Popen[bytes]]] = {}
@@ -129,11 +118,10 @@ def work(
                 if process.poll() is None:
                     continue
                 del busy[worker]
-                rest = [run for run in task if not is_done(run)]
+                if rest := [run for run in task if not is_done(run)]:
+                    failed.append(rest.pop(0))
                 if rest:
-                    failed.append(rest[0])
-                    if rest[1:]:
-                        waiting.insert(0, rest[1:])
+                    waiting.insert(0, rest)
     finally:
         for _, process in busy.values():
             process.kill()

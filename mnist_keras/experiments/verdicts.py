@@ -76,24 +76,22 @@ def _verdict(claim: Claim, arm: Arm, against: Arm, chosen: Mapping[Run, Record])
     ours, others = _finished(arm, chosen), _finished(against, chosen)
     epoch = claim.epoch or arm.settings.all_epochs
     other_epoch = claim.against_epoch or against.settings.all_epochs
-    on_heldout = claim.quantity == "heldout_accuracy"
     seeds = tuple(sorted(set(ours) & set(others)))
-    if on_heldout and not all(len(r[s].heldout_labels) for r in (ours, others) for s in seeds):
-        return Verdict(claim=claim, sentence="There are no held-out images.")
-    values = [
-        (_value(claim.quantity, ours[s], epoch), _value(claim.quantity, others[s], other_epoch))
-        for s in seeds
-    ]
+    pairs, said = [(ours[seed], others[seed]) for seed in seeds], ""
+    if claim.quantity == "heldout_accuracy":
+        right = [(_right(mine, epoch), _right(other, other_epoch)) for mine, other in pairs]
+        if not all(len(images) for pair in right for images in pair):
+            return Verdict(claim=claim, sentence="There are no held-out images.")
+        values = [(float(mine.mean()), float(other.mean())) for mine, other in right]
+        said = f" {_mcnemar(right)}" if seeds else ""
+    else:
+        curves = [[getattr(record.history, claim.quantity) for record in pair] for pair in pairs]
+        values = [(mine[epoch - 1], other[other_epoch - 1]) for mine, other in curves]
     differences = tuple(a - b for a, b in values)
     interval = t_interval(differences)
-    sentence = _sentence(claim, values, differences, interval)
-    if on_heldout and differences:
-        sentence += " " + _mcnemar(
-            [(_right(ours[s], epoch), _right(others[s], other_epoch)) for s in seeds]
-        )
     return Verdict(
         claim=claim,
-        sentence=sentence,
+        sentence=_sentence(claim, values, differences, interval) + said,
         verdict=_word(claim, differences, interval),
         seeds=seeds,
         differences=differences,
@@ -112,29 +110,19 @@ def _finished(arm: Arm, chosen: Mapping[Run, Record]) -> dict[int, Record]:
 
 def _right(record: Record, epoch: int) -> np.ndarray:
     """Return which held-out images were given their class."""
-    right: np.ndarray = record.scores[epoch].heldout == record.heldout_labels
-    return right
-
-
-def _value(quantity: str, record: Record, epoch: int) -> float:
-    if quantity == "heldout_accuracy":
-        return float(_right(record, epoch).mean())
-    return float(getattr(record.history, quantity)[epoch - 1])
+    return np.asarray(record.scores[epoch].heldout == record.heldout_labels)
 
 
 def _word(claim: Claim, differences: Sequence[float], interval: Interval | None) -> str:
     if len(differences) < LEAST_SEEDS or interval is None:
         return TOO_FEW
     low, high = interval
-    if claim.expect == "no higher":
-        if high <= claim.margin:
-            return SUPPORTED
-        return REVERSED if low > 0 else UNSUPPORTED
-    if claim.expect == "lower":
-        low, high = -high, -low
-    if low > 0:
-        return SUPPORTED
-    return REVERSED if high < 0 else UNSUPPORTED
+    holds, opposite = {
+        "higher": (low > 0, high < 0),
+        "lower": (high < 0, low > 0),
+        "no higher": (high <= claim.margin, low > 0),
+    }[claim.expect]
+    return SUPPORTED if holds else REVERSED if opposite else UNSUPPORTED
 
 
 def _sentence(
