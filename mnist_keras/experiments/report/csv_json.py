@@ -40,18 +40,17 @@ def _lines(row: Row) -> Iterator[dict[str, Any]]:
     ):
         for seed, value in zip(row.seeds, values, strict=False):
             low, high = wilson_interval(value * n, n)
-            shared = {"seed": seed, "epoch": last, "quantity": quantity, "measured": value}
-            yield shared | {"n": n, "low": low, "high": high, "reported": reported}
-    for quantity, curves, reported_curve in (
+            line = {"seed": seed, "epoch": last, "quantity": quantity, "measured": value}
+            yield line | {"n": n, "low": low, "high": high, "reported": reported}
+    for quantity, curves, said in (
         ("loss", row.loss, row.arm.reported_loss),
         ("training_accuracy", row.training_accuracy, ()),
     ):
         for seed, curve in zip(row.seeds, curves, strict=True):
-            pairs = zip_longest(curve, reported_curve[: len(curve)])
-            for epoch, (value, reported) in enumerate(pairs, 1):
+            for epoch, (value, reported) in enumerate(zip_longest(curve, said[: len(curve)]), 1):
                 if not math.isnan(value):
-                    shared = {"seed": seed, "epoch": epoch, "quantity": quantity}
-                    yield shared | {"measured": value, "reported": reported}
+                    line = {"seed": seed, "epoch": epoch, "quantity": quantity, "measured": value}
+                    yield line | {"reported": reported}
     for seed, epoch in row.diverged.items():
         yield {"seed": seed, "epoch": epoch, "quantity": "diverged"}
     for seed in row.missing:
@@ -78,7 +77,7 @@ def json_text(results: Results) -> str:
     said = {"data_name", "data_fingerprints", "versions", "note", "left_out"}
     document = {
         **results.plan.model_dump(include=said),
-        "planned_runs": results.planned_runs,
+        "planned_runs": len(results.plan.runs),
         "missing_runs": results.missing_runs,
         "experiments": [
             {

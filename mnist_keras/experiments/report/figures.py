@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -37,10 +38,8 @@ def loss_figure(results: Results) -> Figure:
 
     def draw(axes: Axes, rows: Sequence[Row]) -> None:
         for number, row in enumerate(distinct_curves(rows)):
-            if row.loss:
-                _band(axes, row.loss, row.arm.name, number)
-            if row.arm.reported_loss:
-                _curve(axes, row.arm.reported_loss, f"{row.arm.name}, reported", number, "--")
+            _curve(axes, row.loss, row.arm.name, number)
+            _curve(axes, [row.arm.reported_loss], f"{row.arm.name}, reported", number, "--")
         axes.set(xlabel="epoch", ylabel="training loss")
         axes.set_ylim(bottom=0)
 
@@ -54,21 +53,15 @@ def accuracy_figure(results: Results) -> Figure:
     def draw(axes: Axes, rows: Sequence[Row]) -> None:
         shown = distinct_curves(rows)
         for number, row in enumerate(shown):
-            if row.training_accuracy:
-                curves = [[100 * value for value in curve] for curve in row.training_accuracy]
-                _band(axes, curves, row.arm.name, number)
+            curves = [[100 * value for value in curve] for curve in row.training_accuracy]
+            _curve(axes, curves, row.arm.name, number)
         for row in rows:
             own = row.mean_loss
             # A shorter arm has the color of the training whose first epochs it is.
             number = next((n for n, r in enumerate(shown) if r.mean_loss[: len(own)] == own), 0)
-            axes.plot(
-                [row.arm.settings.all_epochs] * len(row.heldout),
-                [100 * value for value in row.heldout],
-                linestyle="none",
-                marker=MARKERS[number % len(MARKERS)],
-                markerfacecolor="none",
-                color=COLORS[number % len(COLORS)],
-            )
+            ends = [row.arm.settings.all_epochs] * len(row.heldout)
+            values = [100 * value for value in row.heldout]
+            axes.plot(ends, values, linestyle="none", markerfacecolor="none", **_style(number))
         axes.set(xlabel="epoch", ylabel="accuracy, %", ylim=(0, 102))
 
     title = "Accuracy: training (solid, band over seeds) and held-out (hollow, one per seed)"
@@ -80,7 +73,7 @@ def _curve_figure(
 ) -> Figure:
     """Return a figure of one panel for each experiment whose arms have curves."""
     tables = [table for table in results.tables if table.has_curves]
-    figure, panels = _grid(results, title, len(tables), columns=2, width=6.4, height=4.2)
+    figure, panels = _panels(results, title, len(tables), width=6.4, height=4.2, columns=2)
     for axes, table in zip(panels, tables, strict=True):
         draw(axes, table.rows)
         axes.set_title(table.experiment.title, fontsize=11)
@@ -91,34 +84,25 @@ def _curve_figure(
     return figure
 
 
-def _band(axes: Axes, curves: Sequence[Sequence[float]], label: str, number: int) -> None:
-    """Draw the mean of several curves in a band from the least to the greatest."""
+def _curve(
+    axes: Axes, curves: Sequence[Sequence[float]], label: str, number: int, line: str = "-"
+) -> None:
+    """Draw the mean of curves; of several, in a band from the least to the greatest."""
     low, mean, high = (list(map(f, zip(*curves, strict=True))) for f in (min, fmean, max))
-    _curve(axes, mean, label, number, "-")
-    epochs = range(1, len(mean) + 1)
-    axes.fill_between(epochs, low, high, color=COLORS[number % len(COLORS)], alpha=0.15, lw=0)
+    if mean:
+        epochs, style = range(1, len(mean) + 1), _style(number)
+        every = max(1, len(mean) // 10)
+        axes.plot(epochs, mean, line, markersize=4, markevery=every, label=label, **style)
+        if len(curves) > 1:
+            axes.fill_between(epochs, low, high, color=style["color"], alpha=0.15, lw=0)
 
 
-def _curve(axes: Axes, curve: Sequence[float], label: str, number: int, line: str) -> None:
-    axes.plot(
-        range(1, len(curve) + 1),
-        curve,
-        linestyle=line,
-        color=COLORS[number % len(COLORS)],
-        marker=MARKERS[number % len(MARKERS)],
-        markersize=4,
-        markevery=max(1, len(curve) // 10),
-        label=label,
-    )
+def _style(number: int) -> dict[str, Any]:
+    return {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)]}
 
 
+# What an arm learned from, from the least to the most.
 _KINDS = ("labels, no network", "labels", "labels and images without labels")
-
-
-def _kind(row: Row) -> int:
-    if not row.arm.settings.has_network:
-        return 0
-    return 2 if row.arm.settings.uses_unlabeled else 1
 
 
 def heldout_figure(results: Results) -> Figure:
@@ -130,13 +114,15 @@ def heldout_figure(results: Results) -> Figure:
     title = "Held-out accuracy: seeds (dots), mean and 95 % interval, on an axis of errors"
     tables = [table for table in results.tables if not table.has_curves]
     heights = [2 + len(table.rows) for table in tables]
-    figure, panels = _stack(results, title, heights, 0.34 * sum(heights))
+    height = (0.7 + 0.34 * sum(heights)) / len(tables)
+    figure, panels = _panels(results, title, len(tables), height=height, ratios=heights)
     for axes, table in zip(panels, tables, strict=True):
         for line, row in enumerate(table.rows):
             if row.heldout:
                 errors = [max(100 * (1 - value), 0.05) for value in row.heldout]
                 low, high = t_interval(row.heldout) or (row.heldout[0],) * 2
-                color = COLORS[_kind(row)]
+                settings = row.arm.settings
+                color = COLORS[settings.has_network + settings.uses_unlabeled]
                 axes.plot(errors, [line - 0.22] * len(errors), "o", color=color, ms=3, alpha=0.6)
                 ends = [max(100 * (1 - bound), 0.05) for bound in (low, high)]
                 axes.plot(ends, [line, line], "-", color=color, lw=2)
@@ -159,12 +145,13 @@ def difference_figure(results: Results) -> Figure:
     """Return a forest plot: each claim's differences by seed, their mean and its 95 % interval."""
     found = [v for table in results.tables for v in table.verdicts if v.t_interval]
     points = [v for v in found if v.claim.quantity == "heldout_accuracy"]
-    losses = [v for v in found if v.claim.quantity != "heldout_accuracy"]
+    losses = [v for v in found if v not in points]
     groups = [(points, 100, "held-out accuracy, points"), (losses, 1, "training loss")]
     groups = [group for group in groups if group[0]]
     title = "Differences by seed (dots), mean and 95 % interval"
     heights = [1 + len(group[0]) for group in groups]
-    figure, panels = _stack(results, title, heights, 0.8 * len(found))
+    height = (0.7 + 0.8 * len(found)) / len(groups)
+    figure, panels = _panels(results, title, len(groups), height=height, ratios=heights)
     for axes, (group, scale, unit) in zip(panels, groups, strict=True):
         for line, verdict in enumerate(group):
             values = [scale * value for value in verdict.differences]
@@ -183,45 +170,37 @@ def difference_figure(results: Results) -> Figure:
 
 def confusion_figure(results: Results) -> Figure:
     """Return how often images of each class (row) were given each class (column), by arm."""
-    shown: list[tuple[str, Row]] = []
+    shown: dict[Sequence[Sequence[int]], str] = {}
     for table in results.tables:
         for row in table.rows:
-            known = any(row.confusion == other.confusion for _, other in shown)
-            if row.confusion and not known:
-                shown.append((f"{table.experiment.title}: {row.arm.name}", row))
+            if row.confusion:
+                shown.setdefault(row.confusion, f"{table.experiment.title}: {row.arm.name}")
     title = "Confusion, % of each true class, all seeds"
-    figure, panels = _grid(results, title, len(shown), columns=3, width=4.2, height=4.3)
-    for axes, (name, row) in zip(panels, shown, strict=True):
-        draw_confusion(axes, row.confusion, results.class_names)
+    figure, panels = _panels(results, title, len(shown), width=4.2, height=4.3, columns=3)
+    for axes, (confusion, name) in zip(panels, shown.items(), strict=True):
+        draw_confusion(axes, confusion, results.class_names)
         axes.set_title(name, fontsize=8)
     return figure
 
 
-def _grid(
-    results: Results, title: str, count: int, *, columns: int, width: float, height: float
+def _panels(
+    results: Results,
+    title: str,
+    count: int,
+    *,
+    width: float = 9,
+    height: float,
+    columns: int = 1,
+    ratios: Sequence[float] | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure and its panels, at most this many side by side."""
+    """Return a figure and its panels of this size in inches, at most this many side by side."""
     columns = min(columns, count)
     lines = -(-count // columns)
     figure = canvas(width * columns, height * lines + 0.5)
-    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+    panels = list(figure.subplots(lines, columns, squeeze=False, height_ratios=ratios).flat)
     for axes in panels[count:]:
         axes.set_axis_off()
-    _caption(figure, results, title)
-    return figure, panels[:count]
-
-
-def _stack(
-    results: Results, title: str, heights: Sequence[int], inches: float
-) -> tuple[Figure, Sequence[Axes]]:
-    """Return a figure and its panels, one below the other, of these relative heights."""
-    figure = canvas(9, 1.2 + inches)
-    panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-    _caption(figure, results, title)
-    return figure, list(panels)
-
-
-def _caption(figure: Figure, results: Results, title: str) -> None:
     partial = ", partial" if results.missing_runs else ""
     origin = f"{results.plan.data_name}, {results.plan.versions['backend']}{partial}"
     figure.suptitle(f"{title}\n{origin}", fontsize=10)
+    return figure, panels[:count]

@@ -1,6 +1,6 @@
 """Results become one HTML page that needs nothing else: no network, no scripts."""
 
-import base64
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,7 @@ from mnist_keras.experiments.report.rows import Results
 
 
 def html(results: Results, figures: Mapping[str, Figure], gallery: Gallery | None = None) -> str:
-    """Return the page: verdicts, tables, figures, mistakes, a model, environment and data.
-
-    Args:
-        results: What to show.
-        figures: The figures, by name.
-        gallery: Pictures of how a model decides, if there are any.
-    """
+    """Return the page: verdicts, tables, figures, mistakes, a model, environment and data."""
     return _page(
         heading=f"mnist-keras: {results.plan.data_name} on {results.plan.versions['backend']}",
         results=results,
@@ -46,9 +40,6 @@ def _page(**values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    pages.filters |= {"png": png, "url": _data_url}
+    pages.filters["png"] = png
+    pages.filters["base64"] = lambda content: b64encode(content).decode("ascii")
     return pages.get_template("page.html").render(tables=tables, zip=zip, **values)
-
-
-def _data_url(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -20,43 +20,26 @@ class Row:
     """One arm: what the original says and what was measured, seed by seed.
 
     Accuracies are between 0 and 1. Diverged runs are counted, and enter no other number.
-
-    Attributes:
-        arm: The arm.
-        n_training: Labeled images that one run was trained on.
-        n_unlabeled: Held-out images that it learned from without their labels.
-        seeds: Seeds of the runs that reached the arm's last epoch.
-        test: Accuracy on the test images at each seed.
-        n_test: Test images of one run.
-        heldout: Accuracy on the held-out images at each seed; empty without any.
-        n_heldout: Held-out images of one run.
-        loss: Training loss of each epoch, at each seed.
-        training_accuracy: Accuracy on the training images after each epoch, at each seed.
-        seconds: Seconds of training up to the arm's last epoch, at each seed.
-        cpu_seconds: The same in processor seconds.
-        peak_memory: Most bytes that the process of one of the runs had held.
-        confusion: How often held-out images of each class (row) were given each class (column),
-            over all seeds; of test images if none are held out, and empty before any run is done.
-        diverged: The epoch whose loss was not finite, by seed.
-        missing: Seeds without a record.
     """
 
     arm: Arm
-    n_training: int
-    n_unlabeled: int
-    seeds: tuple[int, ...]
-    test: tuple[float, ...]
-    n_test: int
-    heldout: tuple[float, ...]
-    n_heldout: int
-    loss: tuple[tuple[float, ...], ...]
-    training_accuracy: tuple[tuple[float, ...], ...]
-    seconds: tuple[float, ...]
-    cpu_seconds: tuple[float, ...]
-    peak_memory: int
+    n_training: int  # labeled images that one run was trained on
+    n_unlabeled: int  # held-out images that it learned from without their labels
+    seeds: tuple[int, ...]  # those of the runs that reached the arm's last epoch
+    test: tuple[float, ...]  # accuracy on the test images, at each seed
+    n_test: int  # test images of one run
+    heldout: tuple[float, ...]  # accuracy on the held-out images, at each seed; empty without any
+    n_heldout: int  # held-out images of one run
+    loss: tuple[tuple[float, ...], ...]  # training loss of each epoch, at each seed
+    training_accuracy: tuple[tuple[float, ...], ...]  # after each epoch, at each seed
+    seconds: tuple[float, ...]  # of training up to the arm's last epoch, at each seed
+    cpu_seconds: tuple[float, ...]  # the same in processor seconds
+    peak_memory: int  # most bytes that the process of one of the runs had held
+    # How often images of each class (row) were given each class (column), over all seeds: held-out
+    # images, else test images; empty before any run is done.
     confusion: tuple[tuple[int, ...], ...]
-    diverged: Mapping[int, int]
-    missing: tuple[int, ...]
+    diverged: Mapping[int, int]  # the epoch whose loss was not finite, by seed
+    missing: tuple[int, ...]  # seeds without a record
 
     @property
     def reported_accuracy(self) -> float | None:
@@ -86,58 +69,37 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """All tables of a plan.
+    """All tables of a plan."""
 
-    Attributes:
-        plan: What was to be run, and on which data.
-        tables: One for each experiment.
-        missing_runs: How many of the planned runs have no record.
-        class_names: One name for each class.
-        mistakes: Some misclassified images of each run, with the run's title.
-    """
-
-    plan: Plan
-    tables: Sequence[Table]
-    missing_runs: int
+    plan: Plan  # what was to be run, and on which data
+    tables: Sequence[Table]  # one for each experiment
+    missing_runs: int  # how many of the planned runs have no record
     class_names: Sequence[str]
-    mistakes: Sequence[tuple[str, Mistakes]]
-
-    @property
-    def planned_runs(self) -> int:
-        """How many runs are planned."""
-        return len(self.plan.runs)
+    mistakes: Sequence[tuple[str, Mistakes]]  # of each run, with its title
 
 
 def results(plan: Plan, records: Sequence[Record]) -> Results:
     """Return all tables of a plan from those records that belong to it."""
-    chosen = choose(plan, records)
-    runs = plan.runs
-    done = [chosen[run] for run in runs if run in chosen]
+    runs, chosen = plan.runs, choose(plan, records)
+    done = list(chosen.items())
+    tables = [
+        Table(e, [row(arm, runs, chosen) for arm in e.arms], verdicts(e, chosen))
+        for e in plan.experiments
+    ]
     return Results(
         plan=plan,
-        tables=[
-            Table(
-                experiment=experiment,
-                rows=[row(arm, runs, chosen) for arm in experiment.arms],
-                verdicts=verdicts(experiment, chosen),
-            )
-            for experiment in plan.experiments
-        ],
+        tables=tables,
         missing_runs=len(runs) - len(done),
-        class_names=done[0].class_names if done else (),
-        mistakes=[
-            (run.title, chosen[run].mistakes)
-            for run in runs
-            if run in chosen and len(chosen[run].mistakes.labels)
-        ],
+        class_names=done[0][1].class_names if done else (),
+        mistakes=[(run.title, r.mistakes) for run, r in done if len(r.mistakes.labels)],
     )
 
 
 def row(arm: Arm, planned: Iterable[Run], chosen: Mapping[Run, Record]) -> Row:
     """Return the row of an arm from the record of each run."""
     end = arm.settings.all_epochs
-    by_seed = sorted(planned, key=lambda run: run.seed)
-    covering = [run for run in by_seed if run.covers(arm.settings)]
+    covering = [run for run in planned if run.covers(arm.settings)]
+    covering.sort(key=lambda run: run.seed)
     own = [chosen[run] for run in covering if run in chosen]
     done = [record for record in own if end in record.scores]
     scored = [record for record in done if len(record.heldout_labels)]
@@ -167,11 +129,9 @@ def _confusion(records: Sequence[Record], epoch: int) -> tuple[tuple[int, ...], 
         return ()
     counts = np.zeros((len(records[0].class_names),) * 2, np.int64)
     for record in records:
-        score = record.scores[epoch]
-        if len(record.heldout_labels):
-            np.add.at(counts, (record.heldout_labels, score.heldout), 1)
-        else:
-            np.add.at(counts, (record.test_labels, score.test), 1)
+        score, held = record.scores[epoch], len(record.heldout_labels)
+        labels = record.heldout_labels if held else record.test_labels
+        np.add.at(counts, (labels, score.heldout if held else score.test), 1)
     return tuple(map(tuple, counts.tolist()))
 
 

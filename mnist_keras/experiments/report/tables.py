@@ -23,16 +23,19 @@ def accuracy_table(rows: Sequence[Row]) -> list[list[str]]:
     The reported column is left out if the original has no number for any row. If an arm learns
     from unlabeled images, each row says what its arm has seen.
     """
-    n_test = max(row.n_test for row in rows)
-    n_heldout = max(row.n_heldout for row in rows)
     columns = [["arm", *(row.arm.name for row in rows)]]
     if any(row.arm.settings.uses_unlabeled for row in rows):
         columns.append(["learned from", *map(_seen_cell, rows)])
-    if any(row.reported_accuracy is not None for row in rows):
-        columns.append([f"reported ({_count(REPORTED_N)})", *map(_reported_cell, rows)])
+    reported = [() if row.reported_accuracy is None else (row.reported_accuracy,) for row in rows]
+    if any(reported):
+        cells = [_accuracy_cell(share, REPORTED_N) for share in reported]
+        columns.append([f"reported (n = {REPORTED_N})", *cells])
+    n_test = max(row.n_test for row in rows)
     tested = [_accuracy_cell(row.test, row.n_test) for row in rows]
     columns.append([f"test ({_count(n_test)})", *tested])
-    columns.append([f"held-out ({_count(n_heldout)})", *map(_heldout_cell, rows)])
+    n_heldout = max(row.n_heldout for row in rows)
+    held = [_accuracy_cell(row.heldout, row.n_heldout, t_interval(row.heldout)) for row in rows]
+    columns.append([f"held-out ({_count(n_heldout)})", *held])
     columns.append(["seeds", *map(_seeds_cell, rows)])
     return list(map(list, zip(*columns, strict=True)))
 
@@ -52,28 +55,14 @@ def _seen_cell(row: Row) -> str:
     return f"{labels} + {row.n_unlabeled:,} held-out images without labels{half}"
 
 
-def _reported_cell(row: Row) -> str:
-    share = row.reported_accuracy
-    if share is None:
-        return _NONE
-    return percent(share, wilson_interval(share * REPORTED_N, REPORTED_N))
-
-
-def _accuracy_cell(values: Sequence[float], n: int) -> str:
-    """Return mean ± standard deviation over seeds, and the interval of one run of `n` images."""
+def _accuracy_cell(
+    values: Sequence[float], n: int, interval: tuple[float, float] | None = None
+) -> str:
+    """Return mean ± standard deviation over seeds, and an interval, by default that of one run."""
     if not values:
         return _NONE
     mean, spread = mean_and_spread(values)
-    return percent(mean, wilson_interval(mean * n, n), spread=spread)
-
-
-def _heldout_cell(row: Row) -> str:
-    """Return the same, but with the t interval over seeds if there are several."""
-    over_seeds = t_interval(row.heldout)
-    if over_seeds is None:
-        return _accuracy_cell(row.heldout, row.n_heldout)
-    mean, spread = mean_and_spread(row.heldout)
-    low, high = over_seeds
+    low, high = interval or wilson_interval(mean * n, n)
     return percent(mean, (max(0.0, low), min(1.0, high)), spread=spread)
 
 
@@ -114,7 +103,7 @@ def sentence(results: Results) -> str:
 
 def partial(results: Results) -> str:
     """Say how many runs are missing."""
-    return f"Partial: {results.missing_runs} of {results.planned_runs} runs are missing."
+    return f"Partial: {results.missing_runs} of {len(results.plan.runs)} runs are missing."
 
 
 def title(experiment: Experiment) -> str:
@@ -143,22 +132,13 @@ def markdown(results: Results) -> str:
 
 def costs(results: Results) -> str:
     """Return what the runs cost, as Markdown; apart from the tables, which time does not change."""
+    table = [["experiment", "arm", "seconds", "CPU seconds", "peak memory"]]
+    for experiment, row in ((t.experiment, row) for t in results.tables for row in t.rows):
+        seconds = [f"{fmean(s):.1f}" if s else _NONE for s in (row.seconds, row.cpu_seconds)]
+        memory = f"{row.peak_memory / 1e9:.2f} GB" if row.peak_memory else _NONE
+        table.append([experiment.title, row.arm.name, *seconds, memory])
     lines = ["## Cost", "", "Seconds and processor seconds of training, the mean over seeds.", ""]
-    lines += markdown_table(
-        [["experiment", "arm", "seconds", "CPU seconds", "peak memory"]]
-        + [
-            [
-                table.experiment.title,
-                row.arm.name,
-                f"{fmean(row.seconds):.1f}" if row.seconds else _NONE,
-                f"{fmean(row.cpu_seconds):.1f}" if row.cpu_seconds else _NONE,
-                f"{row.peak_memory / 1e9:.2f} GB" if row.peak_memory else _NONE,
-            ]
-            for table in results.tables
-            for row in table.rows
-        ]
-    )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *markdown_table(table)]) + "\n"
 
 
 def latex(results: Results) -> str:
