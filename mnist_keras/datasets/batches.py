@@ -48,10 +48,8 @@ class Batches(keras.utils.PyDataset):
             raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
         self.x, self.y = x, y
         self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
-        self.class_names = list(class_names)
-        self.file_paths = list(file_paths)
+        self.shuffle, self.seed = shuffle, seed
+        self.class_names, self.file_paths = list(class_names), list(file_paths)
         self.set_epoch(0)
 
     def __len__(self) -> int:
@@ -93,20 +91,16 @@ def as_format(batches: Batches, format: str | None) -> Any:
     if format is None:
         return batches
     dataset = _tf_dataset(batches) if format == "tf" else _grain_dataset(batches)
-    dataset.class_names = batches.class_names
-    dataset.file_paths = batches.file_paths
+    dataset.class_names, dataset.file_paths = batches.class_names, batches.file_paths
     return dataset
 
 
 def _tf_dataset(batches: Batches) -> Any:
     import tensorflow as tf
 
-    def spec(array: Images, dtype: Any) -> Any:
-        return tf.TensorSpec((None, *array.shape[1:]), dtype)
-
-    signature = spec(batches.x, tf.float32)
-    if batches.y is not None:
-        signature = (signature, spec(batches.y, batches.y.dtype))
+    signature = keras.tree.map_structure(
+        lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), batches[0]
+    )
     dataset = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature)
     return dataset.apply(tf.data.experimental.assert_cardinality(len(batches)))
 
@@ -120,11 +114,10 @@ def _grain_dataset(batches: Batches) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.read = 0
-            self.epoch = iter(batches)
+            self.epoch = enumerate(batches, 1)
 
         def __next__(self) -> Any:
-            batch = next(self.epoch)
-            self.read += 1
+            self.read, batch = next(self.epoch)
             return batch
 
         def get_state(self) -> dict[str, int]:

@@ -12,7 +12,7 @@ from mnist_keras.datasets.batches import Batches, as_format
 from mnist_keras.datasets.choices import Cache, ColorMode, Interpolation, OnBad
 from mnist_keras.datasets.image_folder.audit import Audit, audit
 from mnist_keras.datasets.image_folder.reading import ImageForm
-from mnist_keras.datasets.image_folder.walk import walk, walk_flat
+from mnist_keras.datasets.image_folder.walk import Folder, walk, walk_flat
 from mnist_keras.datasets.images import LabeledImages
 from mnist_keras.datasets.splits import split_indices
 from mnist_keras.datasets.user_images import HELDOUT, has_heldout
@@ -94,14 +94,15 @@ def image_dataset_from_directory(
     if min(height, width) < 1:
         raise ValueError(f"`image_size` must be positive. Received: image_size={image_size}")
     directory, form = Path(directory), ImageForm(color_mode, (height, width), interpolation)
-    if isinstance(labels, str) and labels == "inferred":
+    inferred = isinstance(labels, str) and labels == "inferred"
+    if inferred:
         leave_out = [HELDOUT] if class_names is None and has_heldout(directory) else []
         folder = walk(directory, class_names=class_names, leave_out=leave_out)
-        audited = audit(directory, folder, form=form, cache=cache).require(on_bad)
-        images = audited.images
     else:
-        audited, images = _audit_flat(directory, labels, form, on_bad, cache)
+        folder = walk_flat(directory)
         label_mode = None if labels is None else label_mode
+    audited = audit(directory, folder, form=form, cache=cache).require(on_bad)
+    images = audited.images if inferred else _given(labels, folder, audited)
 
     parts = {"all": np.arange(len(images))}
     if validation_split:
@@ -127,27 +128,19 @@ def image_dataset_from_directory(
     return datasets if len(datasets) == 2 else datasets[0]
 
 
-def _audit_flat(
-    directory: Path,
-    labels: Sequence[int] | None,
-    form: ImageForm,
-    on_bad: OnBad,
-    cache: Cache | None,
-) -> tuple[Audit, LabeledImages]:
-    """Read all files below `directory`, in the order of their paths, with the given labels."""
-    folder = walk_flat(directory)
-    audited = audit(directory, folder, form=form, cache=cache).require(on_bad)
+def _given(labels: str | Sequence[int] | None, folder: Folder, audited: Audit) -> LabeledImages:
+    """Return the images with the labels that were given for all files, or with none."""
     count = len(folder.files)
     y = np.zeros(count, np.int64) if labels is None else np.asarray(labels)
     if y.shape != (count,) or not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
         raise ValueError(
-            f"`labels` must be one integer >= 0 for each of the {count} files in {directory}. "
+            f"`labels` must be one integer >= 0 for each of the {count} files in {audited.root}. "
             f"Received: labels of shape {y.shape} and type {y.dtype}"
         )
     used = set(audited.images.file_paths)
-    kept = [str(directory / file.path) in used for file in folder.files]
+    kept = [str(audited.root / file.path) in used for file in folder.files]
     names = tuple(map(str, range(y.max() + 1)))
-    return audited, replace(audited.images, labels=y[kept].astype(np.int64), class_names=names)
+    return replace(audited.images, labels=y[kept].astype(np.int64), class_names=names)
 
 
 def _encode(images: LabeledImages, label_mode: LabelMode | None) -> np.ndarray | None:
@@ -155,8 +148,7 @@ def _encode(images: LabeledImages, label_mode: LabelMode | None) -> np.ndarray |
     if label_mode == "int":
         return images.labels.astype("int32")
     if label_mode == "categorical":
-        one_hot: np.ndarray = np.eye(len(images.class_names), dtype="float32")[images.labels]
-        return one_hot
+        return np.asarray(np.eye(len(images.class_names), dtype="float32")[images.labels])
     if label_mode == "binary":
         if len(images.class_names) != 2:
             received = f"Received: class_names={list(images.class_names)}"
