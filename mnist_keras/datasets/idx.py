@@ -56,11 +56,12 @@ def read_folder(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             continue
         if missing := [name for name in names if name not in files]:
             raise DataError(f"{folder}: {missing[0]} is missing")
-        images, labels = map(read_idx, files.values())
+        images_file, labels_file = files.values()
+        images, labels = read_idx(images_file), read_idx(labels_file)
         if images.ndim != 3:
-            raise DataError(f"{files[names[0]]}: expected n×height×width. Received: {images.shape}")
+            raise DataError(f"{images_file}: expected n×height×width. Received: {images.shape}")
         if labels.shape != images.shape[:1]:
-            raise DataError(f"{files[names[1]]}: {labels.shape} labels for {len(images)} images")
+            raise DataError(f"{labels_file}: {labels.shape} labels for {len(images)} images")
         parts[part] = images, labels
     if not parts:
         expected = " or ".join(names[0] for names in FILES.values())

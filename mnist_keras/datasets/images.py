@@ -183,12 +183,10 @@ def class_samples(images: LabeledImages) -> dict[str, str]:
     """Return, by class name, its first images side by side, as a PNG file in base64."""
     ordered = images.canonical_order
     samples = {}
-    for label, name in list(enumerate(images.class_names))[:_CLASSES]:
+    for label in np.unique(images.labels)[:_CLASSES]:
         chosen = ordered[images.labels[ordered] == label][:_IMAGES]
-        if not len(chosen):
-            continue
         few = np.rint(images.images[chosen]).astype(np.uint8)
         step = -(-max(few.shape[1:3]) // _SIDE)
         strip = np.concatenate(few[:, ::step, ::step], axis=1)
-        samples[name] = base64.b64encode(png(strip)).decode("ascii")
+        samples[images.class_names[label]] = base64.b64encode(png(strip)).decode("ascii")
     return samples

@@ -19,20 +19,11 @@ _DOWNLOAD_TIMEOUT = 30.0  # seconds to wait for each answer
 
 
 def load(source: str, idx: Path | None = None, channels: int = 1) -> LabeledImages:
-    """Return all images of a source.
+    """Return all images of a source, of shape `(n, 28, 28, channels)`.
 
-    Args:
-        source: `"mnist"`, `"fashion_mnist"` or `"digits"`.
-        idx: Folder with the published IDX files of MNIST or Fashion-MNIST. By default, MNIST is
-            read from the folder that the environment variable `MNIST_KERAS_IDX` names. Without
-            one, Keras downloads the images or takes them from its cache.
-        channels: 1 for gray images, 3 for the same levels in three channels.
-
-    Returns:
-        Images of shape `(n, 28, 28, channels)`.
-
-    Raises:
-        DataError: If the files are missing or damaged, or the download fails.
+    `idx` is a folder with the published IDX files of MNIST or Fashion-MNIST. By default, MNIST is
+    read from the folder that the environment variable `MNIST_KERAS_IDX` names. Without one, Keras
+    downloads the images or takes them from its cache. Three channels have equal levels.
     """
     if source not in SOURCES:
         raise DataError(f"unknown source {source!r}. Choose one of {', '.join(SOURCES)}")
@@ -117,8 +108,7 @@ def default(idx: Path | None, channels: int) -> tuple[LabeledImages, str | None]
 
 
 def _idx_from_environment() -> Path | None:
-    folder = os.environ.get("MNIST_KERAS_IDX")
-    return Path(folder) if folder else None
+    return Path(folder) if (folder := os.environ.get("MNIST_KERAS_IDX")) else None
 
 
 def write_folders(

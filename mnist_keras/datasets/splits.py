@@ -21,19 +21,12 @@ SIDES = ("training", "test", "heldout", "unused")
 def split_indices(
     images: LabeledImages, validation_split: float, seed: int, stratify: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split images by their content: renaming or reordering files changes nothing.
+    """Return the indices for training and for validation, each in ascending order.
 
-    Duplicates stay on one side, so the validation side may get a few more than its share.
-
-    Args:
-        images: The images to split.
-        validation_split: Share of the images for validation, between 0 and 1.
-        seed: Integer >= 0.
-        stratify: Whether the share is drawn from each class, as the original's text says
-            (10 of 50), or from all images together, as its program does.
-
-    Returns:
-        Indices for training and for validation, each in ascending order.
+    The content of the images decides: renaming or reordering files changes nothing. Duplicates
+    stay on one side, so the validation side may get a few more than its share. With `stratify`,
+    the share is drawn from each class, as the original's text says (10 of 50), otherwise from all
+    images together, as its program does.
 
     Raises:
         ValueError: If the share is not between 0 and 1, or leaves a side empty (`DataError`).
@@ -77,10 +70,8 @@ class Split:
                 f"{images.name}: the split was made of other images: {len(unknown)} images here "
                 f"are not in it, {len(missing)} of its images are not here"
             )
-        return {
-            side: images.take(np.flatnonzero(np.isin(images.fingerprints, fingerprints)))
-            for side, fingerprints in self.fingerprints.items()
-        }
+        chosen = {side: sides(images, hashes)[1] for side, hashes in self.fingerprints.items()}
+        return {side: images.take(indices) for side, indices in chosen.items()}
 
 
 def split_text(seeds: Mapping[int, Mapping[str, LabeledImages]], root: Path | None) -> str:

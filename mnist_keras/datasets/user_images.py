@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +35,7 @@ def read(
     max_files: int = MAX_FILES,
     progress: Progress | None = None,
 ) -> Audit:
-    """Read and audit a user's images, whatever their layout.
+    """Read and audit a user's images, whatever their layout. `Audit.require` then refuses.
 
     Args:
         path: A folder of class folders, with or without a `heldout/` beside them; a folder with
@@ -42,9 +44,6 @@ def read(
             optionally `x_test`, `y_test`.
         form, per_class, cache, progress: As for `audit`. Arrays keep their size.
         max_files: As for `walk`.
-
-    Returns:
-        The audit. It refuses nothing; `Audit.require` does.
     """
     try:
         if path.suffix.lower() == ".npz" and os.path.isfile(path):
@@ -65,36 +64,21 @@ def read(
     name = shown_name(path)
     if training:
         name += f"/{escaped(training)}"
-        aside = sorted({*_folders_in(path)} - {training, heldout})
-        findings = (*own.findings, *(Finding("left_aside", folder) for folder in aside))
-        own = replace(own, findings=findings)
+        aside = [n for n in _folders_in(path) if n not in (training, heldout)]
+        own = replace(own, findings=(*own.findings, *(Finding("left_aside", n) for n in aside)))
     others = _heldout(path, heldout, own, max_files) if heldout else NO_FILES
     return audit(
         path, own, others, name=name, form=form, per_class=per_class, cache=cache, progress=progress
     )
 
 
-def read_unlabeled(
-    path: Path,
-    *,
-    form: ImageForm = AS_THE_ORIGINAL,
-    cache: Cache | None = None,
-    max_files: int = MAX_FILES,
-    progress: Progress | None = None,
-) -> Audit:
-    """Read and audit all image files below a folder, whatever its folders are called.
-
-    The other arguments are those of `read`, and so is the result, with all images in one class.
-    """
-    found = walk_flat(path, max_files)
-    return audit(path, found, form=form, cache=cache, progress=progress)
+def read_unlabeled(path: Path, *, max_files: int = MAX_FILES, **options: Any) -> Audit:
+    """Read and audit all image files below a folder as one class; the options are `audit`'s."""
+    return audit(path, walk_flat(path, max_files), **options)
 
 
 def _sides(path: Path) -> tuple[list[str], str]:
-    """Return the folders within `path` that may be trained on, and the one that is held out.
-
-    An empty name stands for `path` itself, or for no held-out folder.
-    """
+    """Return the folders that may be trained on (or "" for `path`) and that held out (or "")."""
     folders = _folders_in(path)
     # Classes that are called train and test hold images, not folders.
     if {"train", "test"} <= set(folders) and any(_folders_in(path / n) for n in ("train", "test")):
@@ -110,11 +94,10 @@ def has_heldout(path: Path) -> bool:
 
 def _folders_in(path: Path) -> list[str]:
     """Return the names of the visible folders in a folder; none if it cannot be read."""
-    try:
+    with suppress(OSError):  # the walk says so
         names = os.listdir(path)
-    except OSError:  # the walk says so
-        return []
-    return sorted(n for n in names if not is_hidden(n) and os.path.isdir(path / n))
+        return sorted(n for n in names if not is_hidden(n) and os.path.isdir(path / n))
+    return []
 
 
 def _heldout(path: Path, base: str, training: Folder, max_files: int) -> Folder:

@@ -22,28 +22,19 @@ from mnist_keras.datasets.images import LabeledImages
 
 @dataclass(frozen=True)
 class Audit:
-    """The images that can be used, and everything that was found.
+    """The images that can be used, and everything that was found."""
 
-    Attributes:
-        root: What was audited.
-        images: Images to train on.
-        heldout: Images of the same classes that are not trained on; may be empty.
-        findings: Everything that was found, including refused files.
-        files: Number of image files, usable or not.
-    """
-
-    root: Path
-    images: LabeledImages
-    heldout: LabeledImages
-    findings: tuple[Finding, ...]
-    files: int
+    root: Path  # what was audited
+    images: LabeledImages  # those to train on
+    heldout: LabeledImages  # of the same classes, but not trained on; may be empty
+    findings: tuple[Finding, ...]  # also of refused files
+    files: int  # number of image files, usable or not
 
     def require(self, on_bad: OnBad = "refuse") -> "Audit":
         """Return the audit if its images can be used; their name then says what is left out.
 
         Raises:
-            ImageFolderError: If a file is refused and `on_bad` does not skip it, or if a finding
-                is fatal.
+            ImageFolderError: If a finding is fatal, or refuses a file that `on_bad` does not skip.
         """
         fatal = (Severity.FATAL, Severity.REFUSED) if on_bad == "refuse" else (Severity.FATAL,)
         if refused := [finding for finding in self.findings if finding.severity in fatal]:
@@ -65,9 +56,8 @@ class Audit:
     @property
     def counts(self) -> dict[str, int]:
         """Number of images to train on, by class."""
-        names = self.images.class_names
-        found = np.bincount(self.images.labels, minlength=len(names)).tolist()
-        return dict(zip(names, found, strict=True))
+        counts = np.bincount(self.images.labels, minlength=len(self.images.class_names)).tolist()
+        return dict(zip(self.images.class_names, counts, strict=True))
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -119,8 +109,7 @@ def audit(
 
     Args:
         root: Directory that the files' paths are relative to.
-        training: The class folders to train on, as `walk` returns them.
-        heldout: Class folders that are not trained on.
+        training, heldout: The class folders to train on, and others, as `walk` returns them.
         name: Name of the images in tables. Defaults to the directory's name.
         form: What every image is brought to.
         per_class: Number of images that each class must have. By default, classes of very

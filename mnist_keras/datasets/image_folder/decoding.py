@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mnist_keras._foundations.files import reason
 from mnist_keras.datasets.choices import ColorMode, Interpolation
@@ -38,7 +38,6 @@ _LARGE_PIXELS = 4_000_000
 LEAST_SIDE = 8
 # A pixel is gray if its channels differ by at most this many levels, as they do in a JPEG.
 GRAY_LEVELS = 16
-_EXIF_ORIENTATION = 0x0112
 
 # Takes the kind of a finding and optionally a reason.
 Remark = Callable[..., None]
@@ -84,10 +83,7 @@ def decode(content: bytes, color_mode: ColorMode, remark: Remark | None = None) 
 
     `remark` is called with the kind of each finding that does not prevent the use of the image,
     and a reason. `None`, for content that was decoded before, also skips the checks for damage
-    that Pillow does not notice.
-
-    Raises:
-        BadImageError: If it is not one whole, upright, opaque image of a supported type.
+    that Pillow does not notice. Anything but one whole, upright, opaque image is refused.
     """
     if not content:
         raise BadImageError("empty_file")
@@ -224,7 +220,7 @@ def _converted(image: Image.Image, color_mode: ColorMode, remark: Remark) -> Ima
 
 def _orientation(image: Image.Image) -> int:
     with suppress(Exception):  # unreadable metadata rotates nothing
-        turn = image.getexif().get(_EXIF_ORIENTATION)
+        turn = image.getexif().get(ExifTags.Base.Orientation)
         if isinstance(turn, int) and 1 < turn <= 8:
             return turn
     return 1

@@ -30,9 +30,9 @@ class Severity(StrEnum):
 class Kind(NamedTuple):
     """A kind of finding: what it is called, how grave it is, and what to do about it."""
 
-    title: str
     severity: Severity
-    advice: str = ""
+    title: str
+    advice: str
 
 
 _TITLES_AND_ADVICE = {
@@ -112,7 +112,7 @@ _TITLES_AND_ADVICE = {
     },
 }
 KINDS = {
-    kind: Kind(title, severity, advice)
+    kind: Kind(severity, title, advice)
     for severity, kinds in _TITLES_AND_ADVICE.items()
     for kind, (title, advice) in kinds.items()
 }
@@ -149,8 +149,7 @@ class ImageFolderError(DataError):
         self.findings = tuple(findings)
         name = escaped(str(directory))
         if len(findings) == 1:
-            (finding,) = findings
-            super().__init__(f"{name}: {finding} ({KINDS[finding.kind].advice})")
+            super().__init__(f"{name}: {findings[0]} ({KINDS[findings[0].kind].advice})")
             return
         lines = [f"{name}: {len(findings)} files or folders refused"]
         for kind, group in by_kind(findings):
@@ -188,9 +187,7 @@ def as_document(findings: Iterable[Finding]) -> list[dict[str, Any]]:
     return [
         {
             "kind": kind,
-            "severity": str(KINDS[kind].severity),
-            "title": KINDS[kind].title,
-            "advice": KINDS[kind].advice,
+            **KINDS[kind]._asdict(),
             "count": len(group),
             "files": [{"path": f.path, "reason": f.reason} for f in group],
         }

@@ -66,10 +66,10 @@ class ImageStore:
         """Keep images behind those that are kept; one with broken levels makes all `float32`."""
         before, self.dtype = self._pixels, np.result_type(self.dtype, images.dtype)
         if self.cache != "none" and (before is None or before.dtype != self.dtype):
+            self.forget()
             self._pixels = self._allocate()
             if before is not None and self._pixels is not None:
                 self._pixels[: positions[0]] = before[: positions[0]]
-            _unlink(before)
         if self._pixels is not None:
             self._pixels[positions] = images
         self.fingerprints[positions] = [image_fingerprint(image) for image in images]
@@ -151,13 +151,9 @@ class ImageStore:
 
     def forget(self) -> None:
         """Leave no file for the next run; what is mapped into memory can still be read."""
-        _unlink(self._pixels)
-
-
-def _unlink(array: np.ndarray | None) -> None:
-    if isinstance(array, np.memmap):
-        with suppress(OSError):
-            os.unlink(str(array.filename))
+        if isinstance(self._pixels, np.memmap):
+            with suppress(OSError):
+                os.unlink(str(self._pixels.filename))
 
 
 def _prepare() -> None:

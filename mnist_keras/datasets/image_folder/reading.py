@@ -35,17 +35,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ImageForm:
-    """What every image is brought to.
-
-    Attributes:
-        color_mode: `"grayscale"`, `"rgb"` or `"rgba"`.
-        image_size: Height and width in pixels.
-        interpolation: `"bilinear"` or `"nearest"`, for images of another size.
-    """
+    """What every image is brought to."""
 
     color_mode: ColorMode = "rgb"
-    image_size: tuple[int, int] = (28, 28)
-    interpolation: Interpolation = "bilinear"
+    image_size: tuple[int, int] = (28, 28)  # height and width in pixels
+    interpolation: Interpolation = "bilinear"  # for images of another size
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -109,18 +103,16 @@ def _read_all(
     """Put all images into the store, and return what is found of them, alone and together."""
     found: list[Finding] = []
     looks: list[oddities.Looks] = []
-    types: list[str] = []
-    sizes: list[str] = []
+    encodings: list[tuple[str, str]] = []
     step = max(1, min(_CHUNK, _CHUNK_BYTES // math.prod(form.shape)))
     for start in range(0, len(files), step):
         good = {}
         for position, file in enumerate(files[start : start + step], start):
-            own, image, type, size = _read_one(root, file.path, form)
+            own, image, encoding = _read_one(root, file.path, form)
             found += own
             if image is not None:
                 good[position] = image
-                types.append(type)
-                sizes.append(size)
+                encodings.append(encoding)
         if good:
             chunk = np.stack([*good.values()])
             looks.append(oddities.look(chunk))
@@ -138,14 +130,15 @@ def _read_all(
         fingerprints=store.fingerprints[kept],
         file_paths=tuple(files[i].path for i in kept.tolist()),
     )
-    heldout, encodings = kept >= len(training.files), {"type": types, "size": sizes}
-    return [*found, *oddities.findings(images, heldout, oddities.joined(looks), encodings)]
+    traits = dict(zip(("type", "size"), zip(*encodings, strict=True), strict=True))
+    heldout = kept >= len(training.files)
+    return [*found, *oddities.findings(images, heldout, oddities.joined(looks), traits)]
 
 
 def _read_one(
     root: Path, path: str, form: ImageForm
-) -> tuple[list[Finding], np.ndarray | None, str, str]:
-    """Return the findings of a file and, if it can be used, its image, type and size."""
+) -> tuple[list[Finding], np.ndarray | None, tuple[str, str]]:
+    """Return the findings of a file and, if it can be used, its image, and its type and size."""
     found: list[Finding] = []
 
     def remark(kind: str, reason: str = "") -> None:
@@ -155,7 +148,7 @@ def _read_one(
         content = read_file(os.path.join(root, path))
         image = decode(content, form.color_mode, remark)
     except BadImageError as error:
-        return [Finding(error.kind, path, str(error))], None, "", ""
+        return [Finding(error.kind, path, str(error))], None, ("", "")
     type = str(format_of(content))
     if os.path.splitext(path)[1].lower() not in _EXTENSIONS[type]:
         remark("mislabeled", f"holds a {type}")
@@ -165,4 +158,4 @@ def _read_one(
         ratio = width * to_height / (height * to_width)
         kind = "resized" if 1 / _STRETCHED <= ratio <= _STRETCHED else "stretched"
         remark(kind, f"{kind}: {width}×{height} to {to_width}×{to_height} pixels")
-    return found, form.resized(image), type, sys.intern(f"{width}×{height}")
+    return found, form.resized(image), (type, sys.intern(f"{width}×{height}"))

@@ -60,14 +60,10 @@ def walk(
 ) -> Folder:
     """Walk a directory with one folder of images for each class. No file is opened.
 
-    Hidden files, system files and links to folders are left out. Folders are entered once, so a
-    link in a circle ends. With more files than `max_files`, the walk stops with a finding.
-
-    Args:
-        directory: The directory that all paths are relative to.
-        base: The folder of class folders within `directory`. Defaults to `directory` itself.
-        class_names: The class folders in the order of the labels. Defaults to all, sorted.
-        leave_out: Folders beside the class folders that are not classes.
+    Hidden files, system files, links to folders and those of `leave_out` are left out. Folders are
+    entered once, so a link in a circle ends. With more than `max_files`, the walk stops with a
+    finding. All paths are relative to `directory`; the class folders lie in its folder `base`.
+    `class_names` are those to walk, in the order of the labels.
     """
     walker = _Walker(directory, base, max_files)
     with suppress(_UselessError):
@@ -126,7 +122,7 @@ class _Walker:
                     continue
                 if entry.is_symlink():
                     target, here = map(os.path.realpath, (self.directory / path, self.directory))
-                    leads_out = os.path.commonpath([target, here]) == target  # or in a circle
+                    leads_out = os.path.commonpath([target, here]) == target
                     self.find("folder_link" if leads_out else "link", path)
                     if leads_out:
                         continue
