@@ -32,13 +32,8 @@ def labeled_images(
 ) -> LabeledImages:
     """Return labeled images as a model takes them: only the held-out ones, if there are any.
 
-    Args:
-        path: Whatever `user_images.read` takes. Images of another size are resized as in training.
-        card: The model's card. Classes are matched by name; not all of them have to be there.
-        on_bad, max_files, progress: As for `user_images.read` and `Audit.require`.
-
-    Raises:
-        DataError: If the images are refused, or the model knows other classes or another size.
+    The arguments are those of `user_images.read` and `Audit.require`. Images of another size are
+    resized as in training. Classes are matched by name; not all of them have to be there.
     """
     form = card.input.form
     audited = user_images.read(path, form=form, per_class=1, max_files=max_files, progress=progress)
@@ -46,32 +41,24 @@ def labeled_images(
     images, name = audited.images, escaped(str(path))
     if len(audited.heldout):
         images = replace(audited.heldout, name=f"{audited.heldout.name}, held-out images")
-    if images.images.shape[1:] != form.shape:
-        found, takes = (
-            "×".join(map(str, shape)) for shape in (images.images.shape[1:], form.shape)
-        )
+    shapes = images.images.shape[1:], form.shape
+    if shapes[0] != shapes[1]:
+        found, takes = ("×".join(map(str, shape)) for shape in shapes)
         raise DataError(f"{name}: {found}; the model takes {takes}")
     known = card.class_names
     if unknown := [n for n in images.class_names if n not in known]:
-        raise DataError(
-            f"{name}: the model does not know class {unknown[0]!r}. Known: {', '.join(known)}"
-        )
+        said = f"the model does not know class {unknown[0]!r}. Known: {', '.join(known)}"
+        raise DataError(f"{name}: {said}")
     index = np.array([known.index(n) for n in images.class_names], np.int64)
     return replace(images, labels=index[images.labels], class_names=known)
 
 
 @dataclass(frozen=True)
 class Classified:
-    """One image and what a model makes of it.
-
-    Attributes:
-        name: Name of the file, or whatever the image is called.
-        probabilities: `float64` probability of each class; `None` if the image cannot be used.
-        reason: Why the image cannot be used; empty if it can.
-    """
+    """One image and what a model makes of it, or why it cannot be used."""
 
     name: str
-    probabilities: np.ndarray | None
+    probabilities: np.ndarray | None  # of each class, in float64
     reason: str = ""
 
 
@@ -84,18 +71,14 @@ class ImageSource:
 
 
 def image_files(path: Path, max_files: int = MAX_FILES) -> list[ImageSource]:
-    """Return a file, or all image files below a folder in natural order.
-
-    Raises:
-        DataError: If it is a folder without images, or with more files than `max_files`.
-    """
-    if not os.path.isdir(path):
-        return [ImageSource(str(path), partial(read_file, path))]
-    found = walk_flat(path, max_files)
-    for finding in found.findings:
-        if finding.severity == "fatal":
-            raise DataError(f"{escaped(str(path))}: {finding}")
-    files = [path / file.path for file in found.files]
+    """Return a file, or all image files below a folder in natural order."""
+    files = [path]
+    if os.path.isdir(path):
+        found = walk_flat(path, max_files)
+        for finding in found.findings:
+            if finding.severity == "fatal":
+                raise DataError(f"{escaped(str(path))}: {finding}")
+        files = [path / file.path for file in found.files]
     return [ImageSource(str(file), partial(read_file, file)) for file in files]
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from mnist_keras._foundations.backends import BackendError
 from mnist_keras._foundations.files import escaped
+from mnist_keras._foundations.texts import percent
 from mnist_keras.datasets.choices import ColorMode
 from mnist_keras.datasets.image_folder.decoding import BadImageError, decode
 from mnist_keras.datasets.image_folder.findings import KINDS
@@ -60,19 +61,10 @@ _PAGE_POLICY = (
 
 
 def answer(trained: TrainedModel, content: bytes) -> dict[str, Any]:
-    """Return what a model makes of a drawing, ready for JSON.
+    """Return what a model makes of a drawing, a PNG of up to 1,024 pixels a side, ready for JSON.
 
-    Args:
-        trained: The model.
-        content: A PNG of up to 1,024 pixels a side.
-
-    Returns:
-        `"class"`, the name of the most probable class; `"probabilities"`, one for each class; and
-        as URLs of PNGs the `"image"` as the model takes it and the `"map"` that explains the
-        class, laid over the image. If nothing is drawn, all but the image are `None`.
-
-    Raises:
-        BadImageError: If the content is not such a PNG, or is damaged.
+    As URLs of PNGs, it has the `"image"` as the model takes it and the `"map"` that explains the
+    class, laid over the image. If nothing is drawn, all but the image are `None`.
     """
     model_input = trained.card.input
     image = model_input.bring(_decoded(content, model_input.form.color_mode))
@@ -120,9 +112,8 @@ def description(trained: TrainedModel) -> dict[str, Any]:
     run = Run.whole(card.settings, card.seed)
     title = f"{run.title}, trained on {len(card.trained_on):,} images of {card.data_name}"
     if score := card.metrics.heldout or card.metrics.test:
-        low, high = (100 * bound for bound in score.interval)
-        title += f"; accuracy on {score.n:,} other images {100 * score.accuracy:.1f} %"
-        title += f" [{low:.1f}, {high:.1f}]"
+        accuracy = percent(score.accuracy, score.interval, digits=1, unit=" %")
+        title += f"; accuracy on {score.n:,} other images {accuracy}"
     return {
         "class_names": [escaped(name) for name in card.class_names],
         "title": title,
@@ -131,11 +122,7 @@ def description(trained: TrainedModel) -> dict[str, Any]:
 
 
 def listen(port: int = 0) -> socket.socket:
-    """Return a socket that listens to this machine alone; port 0 takes any free port.
-
-    Raises:
-        OSError: If the port is not available.
-    """
+    """Return a socket that listens to this machine alone; port 0 takes any free port."""
     return socket.create_server((_ADDRESS, port))
 
 

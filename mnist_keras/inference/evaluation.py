@@ -24,61 +24,43 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Bin:
-    """Images whose highest probability lies in one interval.
-
-    Attributes:
-        low, high: The interval; `high` belongs to it.
-        n: Number of images.
-        confidence: Their mean highest probability; NaN for an empty bin.
-        accuracy: Share of them that is right; NaN for an empty bin.
-    """
+    """Images whose highest probability lies in one interval, to which `high` belongs."""
 
     low: float
     high: float
     n: int
-    confidence: float
-    accuracy: float
+    confidence: float  # their mean highest probability; NaN for an empty bin
+    accuracy: float  # share of them that is right; NaN for an empty bin
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How well one class is recognized.
+    """How well one class of `n` images is recognized, with Wilson's 95 % intervals.
 
-    Attributes:
-        name: Name of the class.
-        n: Number of its images.
-        precision: Share of the images given this class that belong to it; NaN if there are none.
-        precision_interval: Wilson's 95 % interval; `None` with NaN.
-        recall: Share of the images of this class that are given it; NaN if there are none.
-        recall_interval: Wilson's 95 % interval; `None` with NaN.
+    A share of no images is NaN, and has no interval.
     """
 
     name: str
     n: int
-    precision: float
+    precision: float  # share of the images given this class that belong to it
     precision_interval: Interval | None
-    recall: float
+    recall: float  # share of the images of this class that are given it
     recall_interval: Interval | None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What probabilities are worth on labeled images.
+    """What probabilities are worth on `n` labeled images.
+
+    The 95 % intervals of shares are Wilson's; those of means over images are Student's.
 
     Attributes:
-        n: Number of images.
-        accuracy: Share of them that is right, in 0…1.
-        accuracy_interval: Wilson's 95 % interval.
-        classes: The score of each class.
         confusion: `int64` array: images of each class (row) that were given each class (column).
         negative_log_likelihood: Mean over images of minus the log of the true class's probability.
-        negative_log_likelihood_interval: Student's 95 % interval over images.
         brier: Mean over images of the squared distance of the probabilities from the truth, 0…2.
-        brier_interval: Student's 95 % interval over images.
         calibration_error: Expected calibration error, `Σ n_b/n |accuracy_b − confidence_b|`.
         bins: The 15 bins of equal width that it sums over.
-        overconfidence: Mean highest probability minus accuracy; positive if the model is
-            overconfident.
+        overconfidence: Mean highest probability minus accuracy.
     """
 
     n: int
@@ -129,12 +111,16 @@ def evaluate(
     truth[rows, labels] = 1
     distances = ((probabilities - truth) ** 2).sum(1)
     confusion = np.bincount(labels * count + given, minlength=count**2).reshape(count, count)
+    counts = np.stack([confusion.diagonal(), confusion.sum(0), confusion.sum(1)], axis=1)
     bins = tuple(_bins(confidence, right))
     return Evaluation(
         n=n,
         accuracy=float(right.mean()),
         accuracy_interval=wilson_interval(int(right.sum()), n),
-        classes=tuple(_class_score(name, i, confusion) for i, name in enumerate(class_names)),
+        classes=tuple(
+            ClassScore(name, own, *_share(hits, given), *_share(hits, own))
+            for name, (hits, given, own) in zip(class_names, counts.tolist(), strict=True)
+        ),
         confusion=confusion,
         negative_log_likelihood=float(likelihoods.mean()),
         negative_log_likelihood_interval=t_interval(likelihoods.tolist()),
@@ -149,16 +135,7 @@ def evaluate(
 def split_seen(
     images: LabeledImages, trained_on: np.ndarray, unseen: bool
 ) -> tuple[LabeledImages, int]:
-    """Return the images to score, and how many of them a model was trained on.
-
-    Args:
-        images: Labeled images.
-        trained_on: Fingerprints of the images that the model was trained on.
-        unseen: Whether to leave those images out.
-
-    Raises:
-        DataError: If nothing is left.
-    """
+    """Return the images to score, all or those not `trained_on`, and how many were trained on."""
     seen = np.isin(images.fingerprints, trained_on)
     if not unseen:
         return images, int(seen.sum())
@@ -181,12 +158,6 @@ def _bins(confidence: np.ndarray, right: np.ndarray) -> Iterator[Bin]:
         own = where == number
         mean, share = (confidence[own].mean(), right[own].mean()) if own.any() else (np.nan,) * 2
         yield Bin(low, high, int(own.sum()), float(mean), float(share))
-
-
-def _class_score(name: str, index: int, confusion: np.ndarray) -> ClassScore:
-    hits = int(confusion[index, index])
-    n, given = int(confusion[index].sum()), int(confusion[:, index].sum())
-    return ClassScore(name, n, *_share(hits, given), *_share(hits, n))
 
 
 def _share(hits: int, n: int) -> tuple[float, Interval | None]:

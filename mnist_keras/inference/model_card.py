@@ -6,12 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import (
-    AfterValidator,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from mnist_keras._foundations.fields import Fields, sentence
 from mnist_keras._foundations.files import escaped
@@ -112,9 +107,7 @@ class Card(Fields):
 def metrics_of(record: Record, given: np.ndarray | None = None) -> Metrics:
     """Return what a run reached at its end.
 
-    Args:
-        record: The run's.
-        given: Classes of the test and then the held-out images, in place of the record's.
+    The classes `given` to the test and then the held-out images replace those of the record.
     """
     history, epochs = record.history, record.run.settings.all_epochs
     accuracy = history.training_accuracy[epochs - 1]
@@ -142,11 +135,7 @@ def to_document(card: Card, checksums: Mapping[str, str]) -> dict[str, Any]:
 
 
 def from_document(document: Any) -> tuple[Card, Mapping[str, str]]:
-    """Return the card and the checksums of plain JSON values.
-
-    Raises:
-        ModelFileError: If they are not a card, or another version wrote them.
-    """
+    """Return the card and the checksums of plain JSON values."""
     if not isinstance(document, dict):
         raise ModelFileError(f"its card cannot be read: {document!r}")
     said = [document.pop(key, None) for key in ("format", "scale", "output")]

@@ -13,7 +13,7 @@ from typing import Any
 
 import h5py
 
-from mnist_keras._foundations.files import escaped, whole
+from mnist_keras._foundations.files import escaped, reason, whole
 from mnist_keras.inference.model_card import Card, ModelFileError, from_document, to_document
 from mnist_keras.inference.trained_model import MOST_BYTES, TrainedModel, check_size, is_finite
 from mnist_keras.training.networks import build_model
@@ -26,14 +26,10 @@ _MEMBERS = ("metadata.json", "config.json", _WEIGHTS)
 _MOST_OTHER_BYTES = 2**25
 # What a file of another kind begins with, or is called, and why it is not loaded.
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_REFUSED_SUFFIXES = {
-    ".h5": "whole models in HDF5 are not loaded: Keras does not check what code they run",
-    ".hdf5": "whole models in HDF5 are not loaded: Keras does not check what code they run",
-    **dict.fromkeys(
-        (".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npy"),
-        "pickles are not loaded: they may run any code",
-    ),
-}
+_NO_HDF5 = "whole models in HDF5 are not loaded: Keras does not check what code they run"
+_NO_PICKLE = "pickles are not loaded: they may run any code"
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npy")
+_REFUSED_SUFFIXES = {".h5": _NO_HDF5, ".hdf5": _NO_HDF5, **dict.fromkeys(_PICKLES, _NO_PICKLE)}
 
 
 def save_model(path: Path, trained: TrainedModel) -> None:
@@ -67,10 +63,8 @@ def load_model(path: Path) -> TrainedModel:
     """
     loaded = _load(path)
     if not loaded.card.class_names:
-        raise ModelFileError(
-            f"{escaped(str(path))}: an encoder, which knows no classes; "
-            "`mnist-keras train --from` makes a model of it"
-        )
+        said = "an encoder, which knows no classes; `mnist-keras train --from` makes a model of it"
+        raise ModelFileError(f"{escaped(str(path))}: {said}")
     return loaded
 
 
@@ -82,9 +76,8 @@ def load_encoder(path: Path) -> TrainedModel:
     """
     loaded = _load(path)
     if loaded.card.class_names:
-        raise ModelFileError(
-            f"{escaped(str(path))}: a model of classes, not an encoder of `mnist-keras pretrain`"
-        )
+        said = "a model of classes, not an encoder of `mnist-keras pretrain`"
+        raise ModelFileError(f"{escaped(str(path))}: {said}")
     return loaded
 
 
@@ -100,8 +93,7 @@ def _load(path: Path) -> TrainedModel:
     except ModelFileError as error:
         raise ModelFileError(f"{name}: {error}") from error
     except OSError as error:
-        said = error.strerror or str(error).splitlines()[0]
-        raise ModelFileError(f"{name}: cannot be read: {said}") from error
+        raise ModelFileError(f"{name}: cannot be read: {reason(error)}") from error
     except Exception as error:  # h5py and Keras raise almost anything on damaged weights
         raise ModelFileError(f"{name}: its weights do not fit its card") from error
     return TrainedModel(model, card)
@@ -109,13 +101,13 @@ def _load(path: Path) -> TrainedModel:
 
 def _read(path: Path) -> Card:
     """Return the card of a file, once all that it says of the archive has been checked."""
-    if reason := _REFUSED_SUFFIXES.get(path.suffix.lower()):
-        raise ModelFileError(reason)
+    if refusal := _REFUSED_SUFFIXES.get(path.suffix.lower()):
+        raise ModelFileError(refusal)
     if not stat.S_ISREG(path.stat().st_mode):
         raise ModelFileError("not a regular file")
     with open(path, "rb") as file:
         if file.read(len(_HDF5)) == _HDF5:
-            raise ModelFileError(_REFUSED_SUFFIXES[".h5"])
+            raise ModelFileError(_NO_HDF5)
     if path.suffix != ".keras":
         raise ModelFileError("the name of a model has to end in .keras")
     try:
@@ -144,18 +136,18 @@ def _check_weights(archive: zipfile.ZipFile, card: Card) -> None:
     if archive.getinfo(_WEIGHTS).file_size < size:
         raise ModelFileError("its card declares more weights than it holds")
 
-    def check(name: str, item: Any) -> None:
+    def missing(name: str, item: Any) -> str | None:
         # What is filled in, compressed or elsewhere may be of any size.
-        if isinstance(item, h5py.Dataset) and item.id.get_storage_size() != item.nbytes:
-            raise ModelFileError("its weights are not all in the file")
+        is_array = isinstance(item, h5py.Dataset)
+        return name if is_array and item.id.get_storage_size() != item.nbytes else None
 
     try:
         with archive.open(_WEIGHTS) as file, h5py.File(file) as weights:
-            weights.visititems(check)
-    except ModelFileError:
-        raise
+            first = weights.visititems(missing)
     except Exception as error:  # h5py raises almost anything on damaged files
         raise ModelFileError("its weights cannot be read") from error
+    if first:
+        raise ModelFileError("its weights are not all in the file")
 
 
 def _check_members(archive: zipfile.ZipFile) -> None:
@@ -176,8 +168,5 @@ def _check_members(archive: zipfile.ZipFile) -> None:
 
 
 def _checksum(archive: zipfile.ZipFile, member: str) -> str:
-    state = hashlib.sha256()
-    with archive.open(member) as file:
-        while block := file.read(2**20):
-            state.update(block)
-    return state.hexdigest()
+    with archive.open(member) as file:  # a ZipExtFile, which typeshed calls an IO
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
