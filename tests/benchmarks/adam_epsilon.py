@@ -6,14 +6,12 @@ The original's CNN in PyTorch and ours start from equal weights and take the sam
 dropout. The table shows the largest difference of their log-probabilities.
 """
 
-import argparse
-from pathlib import Path
-
 import keras
 import numpy as np
 import original_program
 import torch
 from keras import ops
+from shared import options, print_table
 
 from mnist_keras import Adam, cnn
 from mnist_keras.models.torch_weights import torch_state
@@ -51,16 +49,13 @@ def distances(make_optimizer, x, y):
     return found
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("idx_folder", type=Path)
-    x, y = (array[:400] for array in original_program.read_mnist(parser.parse_args().idx_folder))
-    print(f"| optimizer | {' | '.join(f'{step} steps' for step in STEPS)} |")
-    print(f"|---|{'---:|' * len(STEPS)}")
-    for name, make_optimizer in OPTIMIZERS.items():
-        cells = " | ".join(f"{value:.1e}" for value in distances(make_optimizer, x, y))
-        print(f"| `{name}` | {cells} |")
-
-
-if __name__ == "__main__":
-    main()
+x, y = (array[:400] for array in original_program.read_mnist(options(__doc__, "idx").idx))
+print_table(
+    [
+        ["optimizer", *(f"{step} steps" for step in STEPS)],
+        *(
+            [f"`{name}`", *(f"{value:.1e}" for value in distances(make_optimizer, x, y))]
+            for name, make_optimizer in OPTIMIZERS.items()
+        ),
+    ]
+)

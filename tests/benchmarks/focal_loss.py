@@ -4,16 +4,15 @@
 
 JAX and TensorFlow compile the step with XLA, and PyTorch runs it eagerly. The losses take turns,
 so that other work on the machine slows all of them alike. A cell of the printed table is the
-median ratio over the rounds. Any backend draws the plot.
+median ratio over the rounds. `--seconds` is the time for each loss and round. Any backend draws
+the plot.
 """
 
-import argparse
 import statistics
-from pathlib import Path
 
 import keras
 import numpy as np
-from timing import seconds_per_call
+from shared import alternate, gradient_step, options, print_table, seconds_per_call
 
 from mnist_keras import FocalLoss
 from mnist_keras._foundations.pictures import COLORS, canvas
@@ -34,33 +33,7 @@ GAMMAS = (0.0, 0.5, 2.0)
 
 
 def make_step(loss, labels, logits):
-    """Return a function that computes value and gradient, waits for both, returns the gradient."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        compiled = jax.jit(jax.value_and_grad(lambda z, y: loss(y, z)))
-        labels, logits = jax.numpy.asarray(labels), jax.numpy.asarray(logits)
-        return lambda: jax.block_until_ready(compiled(logits, labels))[1]
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        @tf.function(jit_compile=True)
-        def compiled(z, y):
-            with tf.GradientTape() as tape:
-                tape.watch(z)
-                value = loss(y, z)
-            return value, tape.gradient(value, z)
-
-        labels, logits = tf.constant(labels), tf.constant(logits)
-        return lambda: compiled(logits, labels)[1].numpy()
-
-    import torch
-
-    torch.set_num_threads(1)  # threads that wait for a busy core would be all we measure
-
-    labels, logits = torch.tensor(labels), torch.tensor(logits, requires_grad=True)
-    return lambda: torch.autograd.grad(loss(labels, logits), logits)[0]
+    return gradient_step(lambda z, y: loss(y, z), logits, labels)
 
 
 def measure(shape, rounds, seconds):
@@ -72,11 +45,7 @@ def measure(shape, rounds, seconds):
     steps = {name: make_step(loss, labels[form], logits) for name, (loss, form) in LOSSES.items()}
     for step in steps.values():
         step()  # compiles
-    times = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            times[name].append(seconds_per_call(step, seconds))
-    return times
+    return alternate(lambda step: seconds_per_call(step, seconds), steps, rounds)
 
 
 def loss_and_slope(loss, **options):
@@ -114,28 +83,18 @@ def plot(path):
     figure.savefig(path, dpi=120)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--plot", type=Path, help="draw the plot into this file instead")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=0.05, help="per loss and round")
-    arguments = parser.parse_args()
-    if arguments.plot:
-        plot(arguments.plot)
-        return
-
-    columns = [measure(shape, arguments.rounds, arguments.seconds) for shape in SHAPES]
-    print(f"| {keras.backend.backend()} |", *("x".join(map(str, shape)) + " |" for shape in SHAPES))
-    print("|---" * (1 + len(SHAPES)) + "|")
-    microseconds = (f"{1e6 * statistics.median(times[CROSS_ENTROPY]):.0f}" for times in columns)
-    print(f"| {CROSS_ENTROPY}, µs |", *(cell + " |" for cell in microseconds))
+def rows(rounds, seconds):
+    yield [keras.backend.backend(), *("x".join(map(str, shape)) for shape in SHAPES)]
+    columns = [measure(shape, rounds, seconds) for shape in SHAPES]
+    microseconds = (1e6 * statistics.median(times[CROSS_ENTROPY]) for times in columns)
+    yield [f"{CROSS_ENTROPY}, µs", *(f"{value:.0f}" for value in microseconds)]
     for name in [name for name in LOSSES if name != CROSS_ENTROPY]:
-        ratios = [
-            statistics.median(a / b for a, b in zip(times[name], times[CROSS_ENTROPY], strict=True))
-            for times in columns
-        ]
-        print(f"| {name} |", *(f"{ratio:.2f} |" for ratio in ratios))
+        ratios = (np.divide(times[name], times[CROSS_ENTROPY]) for times in columns)
+        yield [name, *(f"{statistics.median(ratio):.2f}" for ratio in ratios)]
 
 
-if __name__ == "__main__":
-    main()
+given = options(__doc__, plot="", rounds=15, seconds=0.05)
+if given.plot:
+    plot(given.plot)
+else:
+    print_table(rows(given.rounds, given.seconds))

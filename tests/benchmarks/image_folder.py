@@ -8,10 +8,9 @@ files; and the images per second of a streamed epoch, ours and Keras's on the sa
 of alternating rounds. Keras's loaders need TensorFlow and Grain.
 """
 
-import argparse
+import itertools
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from shared import options, print_table, run_process
 
 AUDIT = """
 import sys
@@ -44,16 +44,6 @@ def make(folder, count):
         Image.fromarray(image).save(path)
 
 
-def measure(command, environment):
-    """Run a command and return wall seconds and peak memory in MB."""
-    started = time.perf_counter()
-    process = subprocess.Popen(command, env=environment)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{command} ended with status {status}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
-
-
 def loaders(folder):
     """Return data sets whose iteration is one epoch, by name."""
     import keras
@@ -61,69 +51,64 @@ def loaders(folder):
     from mnist_keras import image_dataset_from_directory
 
     ours = {
-        cache: image_dataset_from_directory(folder, validation_split=None, cache=cache)
+        f'cache="{cache}"': image_dataset_from_directory(folder, validation_split=None, cache=cache)
         for cache in ("memory", "disk", "none")
     }
-    theirs = {
-        format: keras.utils.image_dataset_from_directory(
+    return ours | {
+        f'Keras, format="{format}"': keras.utils.image_dataset_from_directory(
             folder, image_size=(28, 28), batch_size=BATCH, format=format, verbose=False
         )
         for format in ("tf", "grain")
-    }
-    return {f'cache="{name}"': data for name, data in ours.items()} | {
-        f'Keras, format="{name}"': data for name, data in theirs.items()
     }
 
 
 def images_per_second(batches, most_batches):
     """Return the speed of an epoch, or of its first batches."""
     started, seen = time.perf_counter(), 0
-    for number, (x, _) in enumerate(batches):
+    for x, _ in itertools.islice(batches, most_batches):
         seen += len(np.asarray(x))
-        if number == most_batches:
-            break
     return seen / (time.perf_counter() - started)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=60_000)
-    parser.add_argument("--files", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+def audits(folder, images, files):
+    """Yield the header and a row for each audit, and for a walk over links to the same files."""
+    yield ["", "seconds", "peak MB"]
+    for name in ("first audit", "second audit"):
+        seconds, _, memory = run_process([sys.executable, "-c", AUDIT, folder])
+        yield [f"{name} of {images:,} images", f"{seconds:.1f}", f"{memory:.0f}"]
+    from mnist_keras.datasets.image_folder.walk import walk
 
-    with tempfile.TemporaryDirectory() as temporary:
-        folder, many = Path(temporary, "images"), Path(temporary, "many")
-        os.environ["XDG_CACHE_HOME"] = str(Path(temporary, "cache"))
-        make(folder, arguments.images)
-        print("| | seconds | peak MB |\n|---|---:|---:|")
-        for name in ("first audit", "second audit"):
-            seconds, memory = measure([sys.executable, "-c", AUDIT, folder], os.environ)
-            print(f"| {name} of {arguments.images:,} images | {seconds:.1f} | {memory:.0f} |")
-
-        from mnist_keras.datasets.image_folder.walk import walk
-
-        for number in range(arguments.files):
-            path = many / str(number % 10) / f"{number}.png"
+    with tempfile.TemporaryDirectory() as many:
+        for number in range(files):
+            path = Path(many, str(number % 10), f"{number}.png")
             path.parent.mkdir(exist_ok=True, parents=True)
-            original = number % arguments.images  # a file can have only some thousand links
+            original = number % images  # a file can have only some thousand links
             os.link(folder / str(original % 10) / f"{original}.png", path)
         started = time.perf_counter()
-        assert len(walk(many).files) == arguments.files
-        print(f"| walk of {arguments.files:,} files | {time.perf_counter() - started:.1f} | |")
-
-        speeds = {}
-        for number in range(arguments.rounds):
-            for name, batches in loaders(folder).items():
-                # Grain needs minutes for an epoch; its first batches show its speed.
-                most = 20 if "grain" in name else arguments.images
-                speeds.setdefault(name, []).append(images_per_second(batches, most))
-                print(f"round {number + 1}: {name}: {speeds[name][-1]:.0f}", file=sys.stderr)
-        print("\n| images per second | median | each round |\n|---|---:|---:|")
-        for name, values in speeds.items():
-            each = ", ".join(f"{value:,.0f}" for value in values)
-            print(f"| {name} | {statistics.median(values):,.0f} | {each} |")
+        assert len(walk(Path(many)).files) == files
+        yield [f"walk of {files:,} files", f"{time.perf_counter() - started:.1f}", ""]
 
 
-if __name__ == "__main__":
-    main()
+def epochs(folder, rounds):
+    """Yield the header and a row for each loader: its images per second."""
+    speeds = {}
+    for number in range(rounds):
+        for name, batches in loaders(folder).items():
+            # Grain needs minutes for an epoch; its first batches show its speed.
+            speed = images_per_second(batches, 20 if "grain" in name else None)
+            speeds.setdefault(name, []).append(speed)
+            print(f"round {number + 1}: {name}: {speed:.0f}", file=sys.stderr)
+    yield ["images per second", "median", "each round"]
+    for name, values in speeds.items():
+        each = ", ".join(f"{value:,.0f}" for value in values)
+        yield [name, f"{statistics.median(values):,.0f}", each]
+
+
+given = options(__doc__, images=60_000, files=1_000_000, rounds=3)
+with tempfile.TemporaryDirectory() as temporary:
+    folder = Path(temporary, "images")
+    os.environ["XDG_CACHE_HOME"] = str(Path(temporary, "cache"))
+    make(folder, given.images)
+    print_table(audits(folder, given.images, given.files))
+    print()
+    print_table(epochs(folder, given.rounds))

@@ -9,34 +9,32 @@ losses. `sanity`: the effect of erasing the tenth of the pixels that a map point
 JPEG, with seed 0.
 """
 
-import argparse
 import io
+import sys
 from pathlib import Path
 from statistics import fmean
 
+import chosen_backend  # noqa: F401
 import numpy as np
 from PIL import Image, ImageFilter
+from shared import print_table
 
-from mnist_keras._foundations import backends
+from mnist_keras._foundations.statistics import t_interval, wilson_interval
 from mnist_keras.datasets import sources
 from mnist_keras.datasets.splits import draw
-
-backends.use(backends.choose())
-
-from mnist_keras._foundations.statistics import t_interval, wilson_interval  # noqa: E402
-from mnist_keras._foundations.texts import markdown_table  # noqa: E402
-from mnist_keras.explanations.erasure import erasure  # noqa: E402
-from mnist_keras.explanations.maps import grad_cam, hires_cam, occlusion  # noqa: E402
-from mnist_keras.inference.evaluation import evaluate  # noqa: E402
-from mnist_keras.inference.model_input import ModelInput  # noqa: E402
-from mnist_keras.models.prediction import predict, softmax  # noqa: E402
-from mnist_keras.training.data import Data  # noqa: E402
-from mnist_keras.training.engine import train  # noqa: E402
-from mnist_keras.training.run import Run  # noqa: E402
-from mnist_keras.training.settings import Settings  # noqa: E402
+from mnist_keras.explanations.erasure import erasure
+from mnist_keras.explanations.maps import grad_cam, hires_cam, occlusion
+from mnist_keras.inference.evaluation import evaluate
+from mnist_keras.inference.model_input import ModelInput
+from mnist_keras.models.prediction import predict, softmax
+from mnist_keras.training.data import Data
+from mnist_keras.training.engine import train
+from mnist_keras.training.run import Run
+from mnist_keras.training.settings import Settings
 
 SEEDS = range(5)
 ORIGINAL = Settings()
+BICUBIC = Image.Resampling.BICUBIC
 
 
 def trained(images, settings, seeds):
@@ -63,12 +61,10 @@ def calibration(images):
                 evaluate(softmax(predict(model, own.images)), own.labels, own.class_names)
                 for model, own in trained(images, settings, SEEDS)
             ]
+            percent = ("accuracy", "overconfidence", "calibration_error")
             yield [
-                loss,
-                str(epochs),
-                over_seeds([100 * e.accuracy for e in found], 1),
-                over_seeds([100 * e.overconfidence for e in found], 1),
-                over_seeds([100 * e.calibration_error for e in found], 1),
+                *(loss, str(epochs)),
+                *(over_seeds([100 * getattr(e, name) for e in found], 1) for name in percent),
                 over_seeds([e.negative_log_likelihood for e in found], 3),
                 over_seeds([e.brier for e in found], 3),
             ]
@@ -99,7 +95,7 @@ def sanity(images):
 def photo(image, rng, pen):
     """Return a photo, in slanting light, of a digit written somewhere on a sheet."""
     side = int(rng.integers(90, 200))
-    large = Image.fromarray(image[..., 0]).resize((side, side), Image.Resampling.BICUBIC)
+    large = Image.fromarray(image[..., 0]).resize((side, side), BICUBIC)
     sharp = 1 / (1 + np.exp(-12 * (np.asarray(large) / 255 - 0.5)))
     if pen:  # only the middle of the stroke
         width = 2 * (side // 80) + 1
@@ -125,15 +121,14 @@ def photos(images):
     model_input = ModelInput.of(own.images)
     sheets = [photo(image, rng, pen=False) for image in own.images]
     thin = [photo(image, rng, pen=True) for image in own.images]
-    large = [
-        np.asarray(Image.fromarray(image).resize((280, 280), Image.Resampling.BICUBIC))
-        for image in own.images
-    ]
     kinds = {
         "as they are": own.images,
         "inverted": [model_input.bring(255 - image) for image in own.images],
         "inverted, `--invert no`": 255 - own.images,
-        "ten times as large": [model_input.bring(image) for image in large],
+        "ten times as large": [
+            model_input.bring(np.asarray(Image.fromarray(image).resize((280, 280), BICUBIC)))
+            for image in own.images
+        ],
         "photos": [model_input.bring(sheet) for sheet in sheets],
         "photos, `--fit resize`": [model_input.bring(sheet, fit="resize") for sheet in sheets],
         "photos, thin pen": [model_input.bring(sheet) for sheet in thin],
@@ -145,16 +140,9 @@ def photos(images):
         yield [kind, f"{100 * right / len(own):.1f} [{low:.1f}, {high:.1f}]"]
 
 
-def main():
-    """Print one table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("idx", type=Path)
-    parser.add_argument("table", choices=["calibration", "sanity", "photos"])
-    options = parser.parse_args()
-    images = sources.load("mnist", options.idx, channels=3)
-    table = {"calibration": calibration, "sanity": sanity, "photos": photos}[options.table]
-    print("\n".join(markdown_table(list(table(images)))))
-
-
-if __name__ == "__main__":
-    main()
+TABLES = {"calibration": calibration, "sanity": sanity, "photos": photos}
+match sys.argv[1:]:
+    case [idx, table] if table in TABLES:
+        print_table(TABLES[table](sources.load("mnist", Path(idx), channels=3)))
+    case _:
+        sys.exit(__doc__)

@@ -12,57 +12,49 @@ import sys
 from pathlib import Path
 from statistics import fmean
 
-from mnist_keras._foundations import backends
+import chosen_backend  # noqa: F401
+import numpy as np
+from shared import print_table
+from sklearn.model_selection import StratifiedKFold
 
-backends.use(backends.choose())
-
-import numpy as np  # noqa: E402
-from sklearn.model_selection import StratifiedKFold  # noqa: E402
-
-from mnist_keras._foundations.statistics import t_interval, wilson_interval  # noqa: E402
-from mnist_keras._foundations.texts import markdown_table, percent  # noqa: E402
-from mnist_keras.datasets import sources  # noqa: E402
-from mnist_keras.datasets.splits import draw  # noqa: E402
-from mnist_keras.experiments.experiment import find  # noqa: E402
-from mnist_keras.experiments.report.rows import results  # noqa: E402
-from mnist_keras.experiments.results_folder import ResultsFolder  # noqa: E402
-from mnist_keras.training import classical, representation, stages  # noqa: E402
-from mnist_keras.training.data import Data  # noqa: E402
-from mnist_keras.training.engine import train  # noqa: E402
-from mnist_keras.training.networks import Networks  # noqa: E402
-from mnist_keras.training.run import Run  # noqa: E402
+from mnist_keras._foundations.statistics import t_interval, wilson_interval
+from mnist_keras._foundations.texts import percent
+from mnist_keras.datasets import sources
+from mnist_keras.datasets.splits import draw
+from mnist_keras.experiments.experiment import find
+from mnist_keras.experiments.report.rows import results
+from mnist_keras.experiments.results_folder import ResultsFolder
+from mnist_keras.training import classical, representation, stages
+from mnist_keras.training.data import Data
+from mnist_keras.training.engine import train
+from mnist_keras.training.networks import Networks
+from mnist_keras.training.run import Run
 
 SEEDS = range(5)
 (EXPERIMENT,) = find(["representation"])
 ARMS = {arm.name: arm.settings for arm in EXPERIMENT.arms}
+LONG = {"pretraining_epochs": 15}
 HOG, COPIES = "deskew + HOG + SVM", "deskew + HOG + SVM, 10 elastic copies"
-PROBE, STUDENT = "VICReg, linear probe", "self-training, transductive"
+PROBE, SIMCLR, STUDENT = (
+    "VICReg, linear probe",
+    "SimCLR, linear probe",
+    "self-training, transductive",
+)
 ONE = {"width": 16, "members": 1, "views": 0}
+CELLS, RATE = (classical, "_CELLS"), (representation, "_RATE")
 # The arm, the settings that differ, and the modules' numbers that differ.
 VARIANTS = {
     "HOG, 5×5 cells, 9 directions (chosen)": (HOG, {}, {}),
-    "HOG, 4×4 cells, 9 directions": (HOG, {}, {(classical, "_CELLS"): 4}),
-    "HOG, 7×7 cells, 9 directions": (HOG, {}, {(classical, "_CELLS"): 7}),
-    "HOG, 7×7 cells, 12 directions": (
-        HOG,
-        {},
-        {(classical, "_CELLS"): 7, (classical, "_DIRECTIONS"): 12},
-    ),
+    "HOG, 4×4 cells, 9 directions": (HOG, {}, {CELLS: 4}),
+    "HOG, 7×7 cells, 9 directions": (HOG, {}, {CELLS: 7}),
+    "HOG, 7×7 cells, 12 directions": (HOG, {}, {CELLS: 7, (classical, "_DIRECTIONS"): 12}),
     "HOG and 10 copies (chosen)": (COPIES, {}, {}),
     "network (chosen)": ("small CNN + elastic", {}, {}),
-    "VICReg, rate 0.005 (chosen)": (PROBE, {"pretraining_epochs": 15}, {}),
-    "VICReg, rate 0.002": (
-        PROBE,
-        {"pretraining_epochs": 15},
-        {(representation, "_RATE"): 0.002},
-    ),
-    "VICReg, rate 0.01": (PROBE, {"pretraining_epochs": 15}, {(representation, "_RATE"): 0.01}),
-    "SimCLR, temperature 0.5 (chosen)": ("SimCLR, linear probe", {"pretraining_epochs": 15}, {}),
-    "SimCLR, temperature 0.2": (
-        "SimCLR, linear probe",
-        {"pretraining_epochs": 15},
-        {(representation, "_TEMPERATURE"): 0.2},
-    ),
+    "VICReg, rate 0.005 (chosen)": (PROBE, LONG, {}),
+    "VICReg, rate 0.002": (PROBE, LONG, {RATE: 0.002}),
+    "VICReg, rate 0.01": (PROBE, LONG, {RATE: 0.01}),
+    "SimCLR, temperature 0.5 (chosen)": (SIMCLR, LONG, {}),
+    "SimCLR, temperature 0.2": (SIMCLR, LONG, {(representation, "_TEMPERATURE"): 0.2}),
     "student of one network (chosen)": (STUDENT, ONE, {}),
     "student of a student": (STUDENT, ONE | {"self_training_rounds": 2}, {}),
     "student, labels once": (STUDENT, ONE, {(stages, "_REPEATS"): 1}),
@@ -120,16 +112,10 @@ def side_by_side(paths):
         yield [arm.name, *cells]
 
 
-def main():
-    command, *arguments = sys.argv[1:] or [""]
-    if command == "table" and arguments:
-        lines = side_by_side(arguments)
-    elif command == "tuning" and len(arguments) in (1, 2):
-        lines = tuning(sources.load("mnist", Path(arguments[0]), channels=3), *arguments[1:])
-    else:
-        raise SystemExit(__doc__)
-    print("\n".join(markdown_table(list(lines))))
-
-
-if __name__ == "__main__":
-    main()
+match sys.argv[1:]:
+    case ["table", _, *_] as arguments:
+        print_table(side_by_side(arguments[1:]))
+    case ["tuning", idx] | ["tuning", idx, _] as arguments:
+        print_table(tuning(sources.load("mnist", Path(idx), channels=3), *arguments[2:]))
+    case _:
+        sys.exit(__doc__)
