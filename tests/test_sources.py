@@ -1,6 +1,7 @@
 """Sources: IDX files, Keras's download, scikit-learn's digits, and folders of their images."""
 
 import gzip
+from unittest import mock
 
 import keras
 import numpy as np
@@ -53,14 +54,10 @@ def test_names_with_a_dot(tmp_path, digit_images, write_idx):
     assert len(sources.load("mnist", tmp_path)) == 30
 
 
-def damage_header(content):
-    return b"\x00\x00\x0d" + content[3:]
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (damage_header, "not an IDX file of bytes"),
+        (lambda content: b"\x00\x00\x0d" + content[3:], "not an IDX file of bytes"),
         (lambda content: b"", "not an IDX file of bytes"),
         (lambda content: content[:7], "header is truncated"),
         (lambda content: content[:-1], r"promises 30×28×28 = 23520 bytes, the file holds 23519"),
@@ -110,14 +107,13 @@ def test_download_is_checked(monkeypatch):
     """Both parts of Keras's download are joined, and must be 70,000 images."""
     monkeypatch.delenv("MNIST_KERAS_IDX", raising=False)
     x, y = np.zeros((60_000, 28, 28), np.uint8), np.zeros(60_000, np.uint8)
-    monkeypatch.setattr(
-        keras.datasets.mnist, "load_data", lambda: ((x, y), (x[:10_000] + 1, y[:10_000] + 9))
-    )
+    load = mock.Mock(return_value=((x, y), (x[:10_000] + 1, y[:10_000] + 9)))
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", load)
     found = sources.load("mnist")
     assert (found.name, len(found)) == ("MNIST", 70_000)
     assert found.images[-1].max() == 1
 
-    monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: ((x, y), (x[:9_999], y[:9_999])))
+    load.return_value = (x, y), (x[:9_999], y[:9_999])
     with pytest.raises(DataError, match="expected 70,000 images"):
         sources.load("mnist")
 
@@ -169,10 +165,8 @@ def test_draw_takes_as_many_of_each_class_and_the_rest(digits):
     """The drawn images and the rest are all images, each once; another seed draws others."""
     drawn, rest = draw(digits, 50, seed=0)
     assert np.bincount(drawn.labels).tolist() == [50] * 10
-    both = sorted([*drawn.fingerprints, *rest.fingerprints])
-    assert both == sorted(digits.fingerprints)
-    again, _ = draw(digits, 50, seed=0)
-    other, _ = draw(digits, 50, seed=1)
+    assert sorted([*drawn.fingerprints, *rest.fingerprints]) == sorted(digits.fingerprints)
+    again, other = (draw(digits, 50, seed)[0] for seed in (0, 1))
     np.testing.assert_array_equal(again.fingerprints, drawn.fingerprints)
     assert set(other.fingerprints) != set(drawn.fingerprints)
 
@@ -214,17 +208,12 @@ def test_written_folders_are_whole_or_not_there(tmp_path, monkeypatch, digits):
     with pytest.raises(DataError, match=r"train-5: exists already"):
         sources.write_folders(digits, tmp_path / "a", per_class=5, seed=0)
 
-    written = []
-
-    def fail(images, folder):
-        written.append(folder)
-        (folder / "0").mkdir(parents=True)
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(sources, "_write_pngs", fail)
+    full = OSError(28, "No space left on device")
+    png = mock.Mock(side_effect=[b"the first", full])
+    monkeypatch.setattr(sources, "png", png)
     with pytest.raises(DataError, match="cannot be written: No space left on device"):
         sources.write_folders(digits, tmp_path / "b", per_class=5, seed=0)
-    assert written
+    assert png.call_count == 2
     assert list((tmp_path / "b").iterdir()) == []
 
 
