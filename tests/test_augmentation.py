@@ -1,5 +1,6 @@
 """Warps of images: their random numbers, coordinates and pixels, and batches made ahead."""
 
+import functools
 import gc
 import hashlib
 import threading
@@ -26,13 +27,8 @@ def images(picture):
 def always(monkeypatch):
     """The function that replaces the random numbers by given ones."""
 
-    def put(*uniform):
-        def fixed(states, first, count):
-            return np.tile(np.array(uniform, float), (len(states), 1))
-
-        monkeypatch.setattr(augmentation, "_uniform", fixed)
-
-    return put
+    put = functools.partial(monkeypatch.setattr, augmentation, "_uniform")
+    return lambda *uniform: put(lambda states, *_: np.array([uniform] * len(states), float))
 
 
 @pytest.fixture(autouse=True)
@@ -85,13 +81,8 @@ def test_random_numbers():
     assert abs(stats.skew(normal, axis=None)) < 0.03
     # The sum of four uniform numbers has kurtosis 3 - 6/20.
     assert abs(stats.kurtosis(normal, axis=None) + 0.3) < 0.05
-    columns = np.column_stack(
-        [
-            uniform,
-            np.roll(uniform, 1, axis=0),
-            *(augmentation._uniform(states[other], 0, 20) for other in ((1, 0), (0, 1), (1, 1))),
-        ]
-    )
+    others = (augmentation._uniform(states[other], 0, 20) for other in ((1, 0), (0, 1), (1, 1)))
+    columns = np.column_stack([uniform, np.roll(uniform, 1, axis=0), *others])
     correlations = np.corrcoef(columns, rowvar=False)[np.triu_indices(columns.shape[1], 1)]
     assert abs(correlations).max() < 5 / np.sqrt(len(ids))
     assert abs(correlations.std() * np.sqrt(len(ids)) - 1) < 0.1
@@ -182,9 +173,8 @@ def test_identities(images, always):
         square = images[:, :size, :size]
         turned = np.rot90(square, axes=(1, 2))
         np.testing.assert_array_equal(warp(square, ids, 0, 0, Warp(rotation=90)), turned)
-        np.testing.assert_array_equal(
-            warp(square, ids, 0, 0, Warp(rotation=180)), square[:, ::-1, ::-1]
-        )
+        upside_down = warp(square, ids, 0, 0, Warp(rotation=180))
+        np.testing.assert_array_equal(upside_down, square[:, ::-1, ::-1])
 
 
 def test_sine_and_cosine():
@@ -204,8 +194,7 @@ def test_cubic_interpolation(size):
 
     values = points @ augmentation._cubic_weights(size)
 
-    at = np.linspace(0, 4, size)
-    np.testing.assert_allclose(values, hermite(at), atol=1e-6)
+    np.testing.assert_allclose(values, hermite(np.linspace(0, 4, size)), atol=1e-6)
 
 
 def test_elastic_strength():
@@ -224,7 +213,6 @@ def test_elastic_strength():
 def test_equal_channels(images):
     """For gray images in three channels, each channel is the view of one."""
     views = warp(np.repeat(images, 3, axis=-1), np.arange(7), 0, 0, ELASTIC)
-
     one = warp(images, np.arange(7), 0, 0, ELASTIC)
     np.testing.assert_array_equal(views, np.repeat(one, 3, axis=-1))
 
@@ -279,10 +267,8 @@ def test_batches_hold_the_views_of_the_epoch(images):
             np.testing.assert_array_equal(same_x, warp(x / 255, y, epoch, 6, ELASTIC))
 
     unlabeled = WarpedBatches(warped.x, None, ELASTIC, batch_size=4, shuffle=False, seed=6)
-    np.testing.assert_array_equal(
-        np.concatenate(list(unlabeled)),
-        warp(warped.x / np.float32(255), np.arange(23), 0, 6, ELASTIC),
-    )
+    views = warp(warped.x / np.float32(255), np.arange(23), 0, 6, ELASTIC)
+    np.testing.assert_array_equal(np.concatenate(list(unlabeled)), views)
     other = warped_batches(images, ids=np.arange(23) + 1)
     assert not np.array_equal(other[0][0], warped_batches(images)[0][0])
 

@@ -86,8 +86,7 @@ def test_the_first_eight_of_each_class(picture, channels):
 def test_large_images_and_many_classes_stay_small(picture):
     """Images in samples have at most 64 pixels per side, and twenty classes have a sample."""
     images = np.stack([picture(number, 150, 90) for number in range(30)])[..., np.newaxis]
-    samples = class_samples(
-        LabeledImages.of("", images, np.arange(30), [str(n) for n in range(30)])
-    )
+    names = [str(n) for n in range(30)]
+    samples = class_samples(LabeledImages.of("", images, np.arange(30), names))
     assert len(samples) == 20
     assert strip(samples["0"]).shape == (50, 30)
