@@ -131,12 +131,8 @@ def trained(digits_data):
     from mnist_keras.inference.trained_model import train_model
     from mnist_keras.training.settings import Settings
 
-    @functools.cache
-    def train(model):
-        settings = Settings(model=model, loss="crossentropy", activation="relu", epochs=4)
-        return train_model(settings, 0, digits_data)
-
-    return train
+    common = {"loss": "crossentropy", "activation": "relu", "epochs": 4}
+    return functools.cache(lambda name: train_model(Settings(model=name, **common), 0, digits_data))
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,15 @@
 """`pretrain`, `train --from` and `train --best`: from images without labels to a model."""
 
 import json
+import shlex
 import zipfile
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
+from mnist_keras.cli import cli
 from mnist_keras.datasets.images import FINGERPRINT
 from mnist_keras.experiments import recipes as best
 from mnist_keras.experiments.experiment import find
@@ -17,12 +21,12 @@ from mnist_keras.training.networks import get_weights
 from mnist_keras.training.representation import pretrain
 from mnist_keras.training.settings import Settings
 
+NOT_THERE = "No such file or directory"
+
 
 @pytest.fixture(scope="module")
 def unlabeled(tmp_path_factory, digits_data):
     """A folder of forty images whose subfolders mean nothing."""
-    from PIL import Image
-
     folder = tmp_path_factory.mktemp("unlabeled")
     for number, image in enumerate(digits_data.heldout.images[:40]):
         path = folder / f"camera {number % 3}" / f"{number}.png"
@@ -33,11 +37,7 @@ def unlabeled(tmp_path_factory, digits_data):
 
 @pytest.fixture(scope="module")
 def encoder_file(unlabeled, tmp_path_factory):
-    """The file of an encoder that saw them for an epoch."""
-    from click.testing import CliRunner
-
-    from mnist_keras.cli import cli
-
+    """The file of an encoder that saw these images for one epoch."""
     path = tmp_path_factory.mktemp("encoders") / "encoder.keras"
     arguments = ["pretrain", unlabeled, "-o", path, "--epochs", 1, "--width", 4, "--seed", 3]
     result = CliRunner().invoke(cli, list(map(str, arguments)))
@@ -47,7 +47,7 @@ def encoder_file(unlabeled, tmp_path_factory):
 
 
 def test_pretrain_is_the_library(encoder_file, digits_data):
-    """The file holds the encoder that `pretrain` gives for these images, in whatever order."""
+    """The file holds the encoder that `pretrain` gives for these images, in any order."""
     loaded = load_encoder(encoder_file)
     images = digits_data.heldout.take(np.arange(40)).sorted_by_content().images
     expected, history = pretrain(images, "vicreg", 1, width=4, seed=3)
@@ -60,8 +60,8 @@ def test_pretrain_is_the_library(encoder_file, digits_data):
     assert card.input.background == "dark"
 
 
-def test_an_encoder_is_no_model_and_a_model_no_encoder(encoder_file, model_file, invoke):
-    """Each is refused in the other's place, with what to do."""
+def test_encoders_and_models_are_not_interchangeable(encoder_file, model_file, invoke):
+    """Each is refused in the other's place, and the message says what to do."""
     with pytest.raises(ModelFileError, match="`mnist-keras train --from` makes a model of it"):
         load_model(encoder_file)
     with pytest.raises(ModelFileError, match="not an encoder of `mnist-keras pretrain`"):
@@ -85,8 +85,8 @@ def test_train_from_an_encoder(encoder_file, tmp_path, invoke):
 
 
 @pytest.mark.any_backend
-def test_train_best_learns_from_the_pool(unlabeled, tmp_path, invoke):
-    """--best says what to expect; its student learns from what has no labels, or there is none."""
+def test_train_best_learns_from_unlabeled_images(unlabeled, tmp_path, invoke):
+    """--best says what to expect. With unlabeled images it trains a student on them."""
     path = tmp_path / "best.keras"
     common = ("--best", "-o", path, "--width", 4, "--epochs", 1, "--overwrite")
     source = ("--source", "digits", "--per-class", 5)
@@ -97,7 +97,7 @@ def test_train_best_learns_from_the_pool(unlabeled, tmp_path, invoke):
     assert "learned from, without their labels" not in result.stdout
     assert load_model(path).card.settings.self_training == "transductive"
 
-    # Images of one's own, none of them held out.
+    # The user's own images, none of them held out.
     own = tmp_path / "own"
     assert invoke("data", "digits", own, "--per-class", 5).exit_code == 0
     result = invoke("train", *common, "--data", own / "train-5")
@@ -120,50 +120,46 @@ def test_the_recipes_are_arms_of_the_experiment():
 @pytest.mark.any_backend
 @pytest.mark.parametrize("more", [{}, {"self_training": "inductive", "self_training_epochs": 1}])
 def test_a_file_holds_one_network(more, digits_data):
-    """Where several networks answer, nothing is trained for a file."""
+    """Settings of several networks train nothing for a file."""
     several = best.LABELS_ALONE.settings.replace(members=2, **more)
     with pytest.raises(ModelFileError, match="a file holds one network"):
         train_model(several, 0, digits_data)
 
 
 @pytest.mark.any_backend
-def test_the_card_is_of_the_network_alone(digits_data):
-    """Where a run averages over views, the card says what the file's network gives without them."""
+def test_the_card_is_of_the_model_alone(digits_data):
+    """If a run averages over views, the card says what the file's model gives without them."""
     settings = best.LABELS_ALONE.settings.replace(width=4, epochs=1, views=2)
     trained = train_model(settings, 0, digits_data)
-    given = predict(trained.model, digits_data.heldout.images).argmax(axis=-1)
-    right = int((given == digits_data.heldout.labels).sum())
-    assert trained.card.metrics.heldout.accuracy == right / len(digits_data.heldout)
+    heldout = digits_data.heldout
+    given = predict(trained.model, heldout.images).argmax(axis=-1)
+    assert trained.card.metrics.heldout.accuracy == (given == heldout.labels).mean()
 
 
 @pytest.mark.any_backend
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("line", "code", "said"),
     [
-        (("pretrain", "{tmp}/no", "-o", "{tmp}/e.keras"), 3, "No such file or directory"),
-        (("pretrain", "{tmp}", "-o", "{tmp}/e.keras"), 3, "no images"),
-        (("pretrain", "{tmp}"), 2, "Missing option '-o'"),
-        (("pretrain", "", "-o", "{tmp}/e.keras"), 2, "the path is empty"),
-        (("pretrain", "{tmp}", "-o", "{tmp}/e.h5"), 2, "has to end in .keras"),
-        (("pretrain", "{tmp}", "-o", "{tmp}/e.keras", "--method", "byol"), 2, "'byol' is not one"),
-        (("pretrain", "{tmp}", "-o", "{tmp}/e.keras", "--epochs", 0), 2, "0 is not in the range"),
-        (("pretrain", "{tmp}", "-o", "{tmp}/e.keras", "--width", 9999), 2, "is not in the range"),
-        (("train", "-o", "{tmp}/m.keras", "--from", "{tmp}/no.keras"), 3, "cannot be read"),
-        (("train", "-o", "{tmp}/m.keras", "--from", "{tmp}/x", "--best"), 2, "leave one out"),
-        (("train", "-o", "{tmp}/m.keras", "--unlabeled", "{tmp}"), 2, "goes with --best"),
-        (
-            ("train", "-o", "{tmp}/m.keras", "--best", "--source", "digits", "--unlabeled",
-             "{tmp}/no"),
-            3, "No such file or directory",
-        ),
-        (("train", "-o", "{tmp}/m.keras", "--width", 8), 2, "`width` belongs to model"),
-        (("train", "-o", "{tmp}/m.keras", "--augmentation", "flips"), 2, "'flips' is not one of"),
-        (("train", "-o", "{tmp}/m.keras", "--label-smoothing", 1), 2, "between 0 and 1"),
+        ("pretrain {}/no -o {}/e.keras", 3, NOT_THERE),
+        ("pretrain {} -o {}/e.keras", 3, "no images"),
+        ("pretrain {}", 2, "Missing option '-o'"),
+        ("pretrain '' -o {}/e.keras", 2, "the path is empty"),
+        ("pretrain {} -o {}/e.h5", 2, "has to end in .keras"),
+        ("pretrain {} -o {}/e.keras --method byol", 2, "'byol' is not one"),
+        ("pretrain {} -o {}/e.keras --epochs 0", 2, "0 is not in the range"),
+        ("pretrain {} -o {}/e.keras --width 9999", 2, "is not in the range"),
+        ("train -o {}/m.keras --from {}/no.keras", 3, "cannot be read"),
+        ("train -o {}/m.keras --from {}/x --best", 2, "leave one out"),
+        ("train -o {}/m.keras --unlabeled {}", 2, "goes with --best"),
+        ("train -o {}/m.keras --best --source digits --unlabeled {}/no", 3, NOT_THERE),
+        ("train -o {}/m.keras --width 8", 2, "`width` belongs to model"),
+        ("train -o {}/m.keras --augmentation flips", 2, "'flips' is not one of"),
+        ("train -o {}/m.keras --label-smoothing 1", 2, "between 0 and 1"),
     ],
-)  # fmt: skip
-def test_wrong_input_is_one_line(arguments, code, said, invoke, tmp_path):
-    """Before anything is trained."""
-    result = invoke(*(str(a).format(tmp=tmp_path) for a in arguments))
+)
+def test_wrong_input_is_one_line(line, code, said, invoke, tmp_path):
+    """It is refused before anything is trained."""
+    result = invoke(*(argument.format(tmp_path) for argument in shlex.split(line)))
     assert result.exit_code == code, result.output
     assert said in result.stderr
     assert result.stdout == ""
@@ -182,15 +178,13 @@ def test_an_encoder_of_other_images_is_refused(unlabeled, tmp_path, invoke):
 
 @pytest.mark.any_backend
 def test_a_forged_encoder_is_refused(encoder_file, tmp_path):
-    """A card without classes has to be that of a small network's encoder."""
+    """A card without classes must belong to an encoder of small_cnn."""
     forged = tmp_path / "forged.keras"
-    with zipfile.ZipFile(encoder_file) as old, zipfile.ZipFile(forged, "w") as new:
-        for name in old.namelist():
-            content = old.read(name)
-            if name == CARD:
-                card = json.loads(content)
-                card["settings"] = Settings().model_dump()
-                content = json.dumps(card).encode()
+    with zipfile.ZipFile(encoder_file) as old:
+        parts = {name: old.read(name) for name in old.namelist()}
+    parts[CARD] = json.dumps(json.loads(parts[CARD]) | {"settings": Settings().model_dump()})
+    with zipfile.ZipFile(forged, "w") as new:
+        for name, content in parts.items():
             new.writestr(name, content)
     with pytest.raises(ModelFileError, match=r"its card cannot be read: .*an encoder of model"):
         load_encoder(forged)

@@ -79,12 +79,8 @@ def fit(monkeypatch):
 
 
 def assert_same_numbers(one, other):
-    assert one.history.loss == other.history.loss
-    assert one.history.fingerprints == other.history.fingerprints
-    assert one.scores.keys() == other.scores.keys()
-    for epoch, score in one.scores.items():
-        np.testing.assert_array_equal(score.test, other.scores[epoch].test)
-        np.testing.assert_array_equal(score.heldout, other.scores[epoch].heldout)
+    numbers = {"history": {"loss", "training_accuracy", "fingerprints"}, "scores": True}
+    np.testing.assert_equal(one.model_dump(include=numbers), other.model_dump(include=numbers))
 
 
 @pytest.mark.any_backend
@@ -129,7 +125,6 @@ def test_trainings_survive_in_a_folder(tmp_path, monkeypatch, train):
         again = train(settings, kept=TrainingFiles(files.path)).record
     assert_same_numbers(again, first)
     assert again.history.seconds == first.history.seconds
-    np.testing.assert_array_equal(again.history.training_accuracy, first.history.training_accuracy)
 
     for damage in (lambda content: content[:-40], lambda content: b"", lambda content: b"PK"):
         for name in files:
@@ -165,8 +160,7 @@ def test_an_ensemble_is_the_mean_of_its_members(data, networks, stages_of, train
 def test_labels_of_unlabeled_images_decide_nothing(settings, data, train):
     """Held-out images with other labels, in another order, give the same classes."""
     rng = np.random.default_rng(0)
-    shuffled = data.heldout.take(rng.permutation(60))
-    wrong = replace(shuffled, labels=rng.integers(0, 10, 60))
+    wrong = replace(data.heldout.take(rng.permutation(60)), labels=rng.integers(0, 10, 60))
     first = train(settings).record
     second = train(settings, replace(data, heldout=wrong)).record
     assert second.history.loss == first.history.loss
@@ -242,9 +236,8 @@ def test_the_next_round_is_labeled_by_all_students(monkeypatch, train):
 def test_frozen_features_stay(data, train):
     """The encoder of a linear probe is the pretrained one; only the last layer is fitted."""
     weights = get_weights(train(PROBE).model)
-    training, _ = data.split(PROBE, 0)
-    everything = training.extended(data.heldout).sorted_by_content()
-    encoder, _ = representation.pretrain(everything.images, "simclr", 1, width=4, seed=0)
+    images = data.split(PROBE, 0)[0].extended(data.heldout).sorted_by_content().images
+    encoder, _ = representation.pretrain(images, "simclr", 1, width=4, seed=0)
     for path, expected in get_weights(encoder).items():
         np.testing.assert_array_equal(weights[path], expected)
     assert weights["logits/kernel"].any()
