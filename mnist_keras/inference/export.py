@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mnist_keras._foundations.backends import BackendError
-from mnist_keras._foundations.files import FileError, whole
+from mnist_keras._foundations.files import FileError, reason, whole
 from mnist_keras._foundations.seeds import generator
 
 # Keras is imported by the functions that need it, so that the command line can ask for the names.
@@ -36,18 +36,13 @@ _Runtime = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Format:
-    """A format that models are exported to.
+    """A format that models are exported to, for batches of any size.
 
-    Attributes:
-        suffix: Suffix of its files.
-        backends: The backends that export to it and are tested, each with the packages that it
-            needs.
-        export: Writes a model to a path, for batches of any size.
-        run: Loads the path in its own runtime and returns the function from images to logits.
+    `run` loads a file in its own runtime and returns the function from images to logits.
     """
 
     suffix: str
-    backends: dict[str, tuple[str, ...]]
+    backends: dict[str, tuple[str, ...]]  # the tested ones, each with the packages that it needs
     export: "Callable[[keras.Model, Path], None]"
     run: Callable[[Path], _Runtime]
 
@@ -127,11 +122,7 @@ FORMATS: dict[FormatName, Format] = {
 
 
 def check(format: FormatName, backend: str) -> None:
-    """Refuse a format that this backend and these packages do not export to.
-
-    Raises:
-        BackendError: If another backend has to be used, or packages are missing; it names them.
-    """
+    """Refuse a format that this backend and these packages do not export to."""
     known = FORMATS[format].backends
     if backend not in known:
         others = " or ".join(f"--backend {name}" for name in known)
@@ -146,9 +137,10 @@ def check(format: FormatName, backend: str) -> None:
 
 def replaceable(path: Path, format: FormatName) -> bool:
     """Return whether an export may be written there: it replaces only exports of its format."""
-    if FORMATS[format].suffix != _SAVED_MODEL:
-        return bool(path.name) and not path.is_dir()
-    return bool(path.name) and (not path.exists() or (path / "saved_model.pb").is_file())
+    is_free = not path.is_dir()
+    if FORMATS[format].suffix == _SAVED_MODEL:
+        is_free = not path.exists() or (path / "saved_model.pb").is_file()
+    return bool(path.name) and is_free
 
 
 def export_model(model: "keras.Model", format: FormatName, path: Path) -> float:
@@ -177,8 +169,7 @@ def export_model(model: "keras.Model", format: FormatName, path: Path) -> float:
         try:
             difference = _difference(model, about, unfinished)
         except Exception as error:  # exporters raise almost anything, even on a full disk
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise FileError(f"{path}: cannot be written: {said}") from error
+            raise FileError(f"{path}: cannot be written: {reason(error)}") from error
         if not difference <= TOLERANCE:
             raise ExportError(
                 f"{path}: not written: the exported model's logits differ by {difference:.1e} of "

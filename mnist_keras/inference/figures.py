@@ -6,14 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from mnist_keras._foundations.pictures import (
-    COLORS,
-    MARKERS,
-    Picture,
-    canvas,
-    draw_confusion,
-    plain_names,
-)
+from mnist_keras._foundations import pictures
+from mnist_keras._foundations.pictures import COLORS, MARKERS, Picture, canvas
 from mnist_keras.inference.evaluation import Evaluation
 
 # Maps are brighter where there is more evidence, in gray print too; the image shows through.
@@ -26,12 +20,16 @@ _CLASS_COLORS = (*COLORS, "#999999", "#7F4F24", "#6A3D9A")
 
 def evaluation_pictures(evaluation: Evaluation, title: str) -> Iterator[Picture]:
     """Yield the reliability diagram and the confusion matrix."""
-    with plain_names():
-        yield Picture("reliability", title, reliability_figure(evaluation, title))
-        yield Picture("confusion", title, confusion_figure(evaluation, title))
+    with pictures.plain_names():
+        yield Picture("reliability", title, _reliability_figure(evaluation, title))
+        confusion = canvas(5, 5.3)
+        names = [score.name for score in evaluation.classes]
+        pictures.draw_confusion(confusion.subplots(), evaluation.confusion.tolist(), names)
+        confusion.suptitle(f"{title}\nconfusion, % of each true class", fontsize=9)
+        yield Picture("confusion", title, confusion)
 
 
-def reliability_figure(evaluation: Evaluation, title: str) -> Figure:
+def _reliability_figure(evaluation: Evaluation, title: str) -> Figure:
     """Return accuracy against confidence, and the number of images at each confidence."""
     figure = canvas(5, 5.6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
@@ -57,25 +55,12 @@ def reliability_figure(evaluation: Evaluation, title: str) -> Figure:
     return figure
 
 
-def confusion_figure(evaluation: Evaluation, title: str) -> Figure:
-    """Return how often images of each class (row) were given each class (column)."""
-    figure = canvas(5, 5.3)
-    names = [score.name for score in evaluation.classes]
-    draw_confusion(figure.subplots(), evaluation.confusion.tolist(), names)
-    figure.suptitle(f"{title}\nconfusion, % of each true class", fontsize=9)
-    return figure
-
-
 def maps_figure(
     images: np.ndarray, captions: Sequence[str], maps: Mapping[str, np.ndarray], title: str
 ) -> Figure:
-    """Return a strip: the images, and below them a row of maps for each method.
+    """Return a strip: the images with their captions, and below them a row of maps for each method.
 
-    Args:
-        images: Shape `(n, height, width, channels)`, with values in 0…255.
-        captions: The caption of each image.
-        maps: The maps of each method, of shape `(n, height, width)`, in 0…1.
-        title: Title of the figure.
+    Images have levels in 0…255; maps have the shape `(n, height, width)` and values in 0…1.
     """
     columns = min(_MOST_COLUMNS, len(images))
     blocks = [slice(i, i + columns) for i in range(0, len(images), columns)]
@@ -84,10 +69,10 @@ def maps_figure(
     figure.set_layout_engine("constrained", h_pad=0.02)
     panels = iter(figure.subplots(len(rows) * len(blocks), 1, squeeze=False)[:, 0])
     for block in blocks:
-        pictures = _side_by_side(np.rint(images[block]).astype(np.uint8), columns, 255)
+        strip = _side_by_side(np.rint(images[block]).astype(np.uint8), columns, 255)
         for row in rows:
             axes = next(panels)
-            axes.imshow(pictures)
+            axes.imshow(strip)
             if row in maps:
                 shown = _side_by_side(maps[row][block], columns, np.nan)
                 axes.imshow(shown, cmap=MAP_COLORS, vmin=0, vmax=1, alpha=MAP_SHARE)
@@ -115,17 +100,10 @@ def _side_by_side(images: np.ndarray, columns: int, gap: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Embedding:
-    """Images on a plane.
-
-    Attributes:
-        name: What was embedded.
-        points: Shape `(n, 2)`.
-        score: 1-NN score of what was embedded.
-        score_on_plane: 1-NN score of the points on the plane.
-    """
+    """Images on a plane, with the 1-NN scores of what was embedded and of the points there."""
 
     name: str
-    points: np.ndarray
+    points: np.ndarray  # of shape (n, 2)
     score: float
     score_on_plane: float
 
@@ -157,18 +135,10 @@ def embedding_figure(
 
 
 def filters_figure(kernels: np.ndarray, title: str) -> Figure:
-    """Return the filters of a first layer, each on its own scale around 0.
-
-    Args:
-        kernels: Shape `(n, height, width)`.
-        title: Title of the figure.
-    """
+    """Return the filters of a first layer, `(n, height, width)`, each on its own scale around 0."""
     highest = np.abs(kernels).max((1, 2), keepdims=True)
-    scaled = np.pad(
-        kernels / np.where(highest > 0, highest, 1),
-        ((0, 0), (0, _GAP), (0, 0)),
-        constant_values=np.nan,
-    )
+    scaled = kernels / np.where(highest > 0, highest, 1)
+    scaled = np.pad(scaled, ((0, 0), (0, _GAP), (0, 0)), constant_values=np.nan)
     columns = min(_MOST_FILTERS, len(kernels))
     blocks = range(0, len(kernels), columns)
     rows = [_side_by_side(scaled[i : i + columns], columns, np.nan) for i in blocks]

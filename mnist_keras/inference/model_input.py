@@ -30,26 +30,17 @@ _COLOR_MODES: dict[int, ColorMode] = {channels: mode for mode, channels in CHANN
 
 @dataclass(frozen=True)
 class ModelInput:
-    """What a model takes.
-
-    Attributes:
-        form: Channels and size of its images, and how images of another size are resized.
-        background: `"dark"` or `"bright"` if nearly all training images have such a border, else
-            `"mixed"`.
-        resized: Whether training images had to be resized.
-    """
+    """What a model takes."""
 
     form: ImageForm
-    background: Background
-    resized: bool
+    background: Background  # "mixed" unless nearly all training images have such a border
+    resized: bool  # whether training images had to be
 
     @classmethod
     def of(cls, images: Images) -> "ModelInput":
-        """Return the input of a model that was trained on these images.
+        """Return the input of a model that was trained on these images, in 0…255.
 
-        Args:
-            images: At least one, of shape `(n, height, width, channels)`, with values in 0…255;
-                `float32` if they were resized.
+        They are `float32` if they were resized.
         """
         height, width, channels = images.shape[1:]
         chosen = np.unique(np.linspace(0, len(images) - 1, _SAMPLE).astype(int))
@@ -92,13 +83,11 @@ class ModelInput:
             fit = "resize" if self.resized or self.background == "mixed" else "ink"
         if fit == "resize":
             return self.form.resized(image)
-        return self._ink(image[..., :3].mean(-1, dtype=np.float32), bright != inverted)
-
-    def _ink(self, gray: np.ndarray, bright_background: bool) -> np.ndarray:
-        """Return the digit, bright on black (or dark on white), where MNIST has it."""
-        ink = written(_reduced(255 - gray if bright_background else gray))
+        gray = image[..., :3].mean(-1, dtype=np.float32)
+        is_dark_on_bright = bright != inverted
+        ink = written(_reduced(255 - gray if is_dark_on_bright else gray))
         placed = _placed(ink, self.form.image_size)
-        levels = np.rint(255 * (1 - placed if bright_background else placed)).astype(np.uint8)
+        levels = np.rint(255 * (1 - placed if is_dark_on_bright else placed)).astype(np.uint8)
         image = np.repeat(levels[..., np.newaxis], self.form.shape[-1], axis=-1)
         if self.form.color_mode == "rgba":
             image[..., 3] = 255
@@ -109,10 +98,8 @@ def written(gray: np.ndarray) -> np.ndarray:
     """Return how much of each pixel is ink, in 0…1, for bright ink on a darker, plain background.
 
     The background may be brighter to one side: a plane through the border is subtracted. Otsu's
-    method finds the level between background and ink. Small specks do not count as ink.
-
-    Args:
-        gray: `float32` array of shape `(height, width)`, in 0…255.
+    method finds the level between background and ink. Small specks do not count as ink. Levels
+    are `float32`, in 0…255.
 
     Reference:
         Otsu, "A threshold selection method from gray-level histograms", 1979.
@@ -126,9 +113,9 @@ def written(gray: np.ndarray) -> np.ndarray:
     # Edges are soft: no ink halfway from background to threshold, full ink at the ink's median.
     low = threshold / 2 if threshold > 0 else threshold
     high = np.median(flat[flat >= threshold])
-    parts, count = ndimage.label(flat >= threshold, np.ones((3, 3)))
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-    large = np.isin(parts, 1 + np.flatnonzero(sizes >= _SPECK * sizes.max()))
+    parts, _ = ndimage.label(flat >= threshold, np.ones((3, 3)))
+    sizes = np.bincount(parts[parts > 0])  # 0 where there is no part
+    large = sizes[parts] >= _SPECK * sizes.max()
     near = ndimage.binary_dilation(large, np.ones((3, 3)), iterations=2)
     return np.where(near, ((flat - low) / max(high - low, 1)).clip(0, 1), 0).astype(np.float32)
 

@@ -12,15 +12,10 @@ from mnist_keras._foundations.seeds import generator
 from mnist_keras._foundations.statistics import t_interval, wilson_interval
 from mnist_keras._foundations.texts import percent
 from mnist_keras.datasets.images import DataError, LabeledImages
+from mnist_keras.explanations import ExplanationError, grad_cam, hires_cam, occlusion
 from mnist_keras.explanations.embeddings import features, nearest_neighbor_score, tsne
 from mnist_keras.explanations.erasure import erasure
-from mnist_keras.explanations.maps import (
-    ExplanationError,
-    convolutions,
-    grad_cam,
-    hires_cam,
-    occlusion,
-)
+from mnist_keras.explanations.maps import convolutions
 from mnist_keras.inference.figures import Embedding, embedding_figure, filters_figure, maps_figure
 from mnist_keras.inference.trained_model import TrainedModel
 from mnist_keras.models.prediction import predict, softmax
@@ -32,14 +27,11 @@ _FILTERS = 64
 # At most this many images check the maps, and compare them with those before training: an
 # occlusion map costs as much as classifying a hundred images.
 _CHECKED, _COMPARED = 200, 50
+_Method = Callable[[keras.Model, np.ndarray, np.ndarray], np.ndarray]
 
 
 def check(trained: TrainedModel, layers: Sequence[str], class_name: str | None) -> int | None:
-    """Return the label of a class, if one is named.
-
-    Raises:
-        ExperimentError: If the model does not know the class or has no such convolution.
-    """
+    """Return the label of a class, if one is named; refuse layers and classes of other models."""
     for layer in layers:
         check_word("convolution", layer, convolutions(trained.model) or ["none"])
     if class_name is None:
@@ -58,30 +50,26 @@ def draw(
     embedded: int = 1000,
     seed: int = 0,
 ) -> Iterator[Picture]:
-    """Return an iterator that draws the pictures of a model on labeled images.
+    """Return an iterator that draws the pictures of a model on labeled images of its classes.
 
     Args:
-        trained: The model.
-        images: At least ten images, with the model's classes.
         layers: Convolutions to draw maps of. Defaults to the last one, if there is one.
         label: Class that the maps explain. Defaults to the one predicted for each image.
         count: Number of images in the strip of maps.
         embedded: Largest number of images in the t-SNE plots.
-        seed: Integer >= 0 that decides what is drawn at random.
-
-    Raises:
-        DataError: If there are fewer than ten images.
-        ExplanationError: If the model has no such layer, or its answers are not finite.
     """
-    if len(images) < _LEAST_IMAGES:
-        raise DataError(
-            f"{images.name}: {len(images)} images; pictures need at least {_LEAST_IMAGES}"
-        )
+    if (n := len(images)) < _LEAST_IMAGES:
+        raise DataError(f"{images.name}: {n} images; pictures need at least {_LEAST_IMAGES}")
     images = images.canonical()
     probabilities = softmax(predict(trained.model, images.images))
     if not np.isfinite(probabilities).all():
         raise ExplanationError("the model's probabilities are not finite numbers")
-    methods = _methods(trained, layers)
+    methods: dict[str, _Method] = {
+        f"{name}\n{layer}": partial(method, layer=layer)
+        for layer in layers or convolutions(trained.model)[-1:]
+        for name, method in (("HiResCAM", hires_cam), ("Grad-CAM", grad_cam))
+    }
+    methods["occlusion"] = partial(occlusion, background=trained.card.input.background_level)
 
     def pictures() -> Iterator[Picture | None]:
         with plain_names():
@@ -101,20 +89,6 @@ def write(folder: Path, title: str, pictures: Iterable[Picture]) -> Iterator[Pic
         captions[picture.name] = picture.caption
         yield picture
     write_index(folder, title, captions)
-
-
-_Method = Callable[[keras.Model, np.ndarray, np.ndarray], np.ndarray]
-
-
-def _methods(trained: TrainedModel, layers: Sequence[str]) -> dict[str, _Method]:
-    """Return the kinds of maps by their names in the pictures."""
-    methods: dict[str, _Method] = {
-        f"{name}\n{layer}": partial(method, layer=layer)
-        for layer in layers or convolutions(trained.model)[-1:]
-        for name, method in (("HiResCAM", hires_cam), ("Grad-CAM", grad_cam))
-    }
-    background = trained.card.input.background_level
-    return methods | {"occlusion": partial(occlusion, background=background)}
 
 
 def _maps(
@@ -140,12 +114,13 @@ def _maps(
     background, before = trained.card.input.background_level, trained.untrained()
     said, maps = [], {}
     for name, method in methods.items():
+        line = name.replace("\n", " ")
         maps[name] = method(trained.model, shown, classes[strip])
         found = method(trained.model, pixels, of_checked)
         erased = erasure(trained.model, pixels, found, of_checked, background=background, seed=seed)
         untrained = method(before, pixels[:_COMPARED], of_checked[:_COMPARED])
         said.append(
-            f"Erasing the tenth of the pixels that {_line(name)} points to lowers the probability "
+            f"Erasing the tenth of the pixels that {line} points to lowers the probability "
             f"of the class by {_mean(erased.pointed)}. That is "
             f"{_mean(erased.pointed - erased.elsewhere)} more than erasing the same shape "
             f"elsewhere, and {_mean(erased.pointed - erased.ink)} more than erasing equally much "
@@ -182,13 +157,12 @@ def _mistakes(
         f"{name}\nfor the truth": method(trained.model, shown, images.labels[surest]),
     }
     share = percent(len(wrong) / len(images), wilson_interval(len(wrong), len(images)), unit=" %")
+    title = "Most confident mistakes: true class → answer, probability"
     return Picture(
         "mistakes",
         f"The {len(surest)} most confident of {len(wrong):,} mistakes among {len(images):,} images "
         f"({share}).",
-        maps_figure(
-            shown, captions, maps, "Most confident mistakes: true class → answer, probability"
-        ),
+        maps_figure(shown, captions, maps, title),
     )
 
 
@@ -207,10 +181,15 @@ def _embeddings(trained: TrainedModel, images: LabeledImages, embedded: int, see
         scores = (nearest_neighbor_score(v, images.labels) for v in (vectors, points))
         embeddings.append(Embedding(name, points, *scores))
     seen = int(np.isin(images.fingerprints, trained.card.trained_on).sum())
-    said = ", ".join(f"{e.name} {_share(e.score, len(images))}" for e in embeddings)
+    n = len(images)
+    intervals = [wilson_interval(round(e.score * n), n) for e in embeddings]
+    said = ", ".join(
+        f"{e.name} {percent(e.score, interval, digits=1, unit=' %')}"
+        for e, interval in zip(embeddings, intervals, strict=True)
+    )
     return Picture(
         "tsne",
-        f"t-SNE of {len(images):,} images, {seen:,} of which the model was trained on. Share whose "
+        f"t-SNE of {n:,} images, {seen:,} of which the model was trained on. Share whose "
         "nearest other image has the same class (1-NN, leave one out, Wilson's 95 % interval): "
         f"{said}. On a plane of t-SNE, only nearness has a meaning; sizes and gaps have none.",
         embedding_figure(embeddings, images.labels, images.class_names, f"t-SNE of {images.name}"),
@@ -238,9 +217,8 @@ def _filters(model: keras.Model) -> Picture | None:
 def _one_of_each(labels: np.ndarray, count: int) -> np.ndarray:
     """Return `count` positions: the first image of each class, then the second of each."""
     turn = np.zeros(len(labels), np.int64)
-    for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        turn[own] = np.arange(len(own))
+    for own in (labels == label for label in np.unique(labels)):
+        turn[own] = np.arange(own.sum())
     return np.sort(np.lexsort((labels, turn))[:count])
 
 
@@ -251,15 +229,7 @@ def _correlation(maps: np.ndarray, others: np.ndarray) -> float:
     return float(np.mean(found)) if found else 0.0
 
 
-def _line(name: str) -> str:
-    return name.replace("\n", " ")
-
-
 def _mean(values: np.ndarray) -> str:
     bounds = t_interval(values.tolist())
     interval = f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else ""
     return f"{values.mean():.3f}{interval}"
-
-
-def _share(score: float, n: int) -> str:
-    return percent(score, wilson_interval(round(score * n), n), digits=1, unit=" %")

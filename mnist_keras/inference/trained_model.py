@@ -62,9 +62,13 @@ def train_model(
     if not settings.is_one_network:
         raise ModelFileError("a file holds one network, and these settings ask for several")
     if start and start.card.input.form.shape != shape:
-        sizes = ("×".join(map(str, s)) for s in (start.card.input.form.shape, shape))
-        raise ModelFileError("the encoder takes {}, the images are {}".format(*sizes))
-    weights = get_weights(start.model) if start else None
+        takes, found = ("×".join(map(str, s)) for s in (start.card.input.form.shape, shape))
+        raise ModelFileError(f"the encoder takes {takes}, the images are {found}")
+    weights, origin = None, ""
+    if start:
+        weights, by = get_weights(start.model), start.card.settings
+        epochs = f"{by.pretraining_epochs} epochs of {start.card.data_name}"
+        origin = f"{by.pretraining}, {epochs} without labels"
     trained = train(Run.whole(settings, seed), data, on_epoch=on_epoch, start=weights)
     record, model = trained.record, trained.model
     seen, test = data.split(settings, seed)
@@ -84,7 +88,7 @@ def train_model(
         data_fingerprint=record.data_fingerprint,
         metrics=metrics_of(record, alone),
         versions=record.versions,
-        pretraining=_origin(start.card) if start else "",
+        pretraining=origin,
         trained_on=seen.fingerprints,
     )
     return TrainedModel(model, card)
@@ -95,24 +99,15 @@ def pretrain_encoder(
 ) -> tuple[TrainedModel, History]:
     """Train an encoder for a file, on images whose labels are not looked at.
 
-    Args:
-        settings: Their `pretraining`, `pretraining_epochs`, `width` and `activation` count.
-        seed: Of the training.
-        images: At least two.
-        on_epoch: Called with the epoch (from 1) and its loss.
-
-    Returns:
-        The encoder with its card, and what each epoch gave.
-
-    Raises:
-        DivergedError: If the loss stopped being finite; it says at which epoch.
+    Of the settings, `pretraining`, `pretraining_epochs`, `width` and `activation` count. Also
+    returned is what each epoch gave. Raises `DivergedError` as `train_model` does.
     """
     encoder, history = representation.pretrain(
         images.sorted_by_content().images,
         settings.pretraining,
         settings.pretraining_epochs,
         activation=settings.activation,
-        width=settings.width,
+        width=settings.width or 16,
         seed=seed,
         on_epoch=on_epoch,
     )
@@ -132,18 +127,8 @@ def pretrain_encoder(
     return TrainedModel(encoder, card), history
 
 
-def _origin(encoder: Card) -> str:
-    """Say what an encoder was trained on."""
-    s = encoder.settings
-    return f"{s.pretraining}, {s.pretraining_epochs} epochs of {encoder.data_name} without labels"
-
-
 def check_size(settings: Settings, input_shape: tuple[int, ...], num_classes: int) -> int:
-    """Return how many bytes the weights of a model are.
-
-    Raises:
-        ModelFileError: If they are more than a file may hold.
-    """
+    """Return how many bytes the weights of a model are, if a file may hold that many."""
     size = 4 * count_parameters(settings, input_shape, num_classes)
     if size > MOST_BYTES:
         raise ModelFileError(
