@@ -3,8 +3,10 @@
 import functools
 import gzip
 import importlib.util
+import json
 import os
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -158,6 +160,40 @@ def invoke():
         return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 
     return run
+
+
+@pytest.fixture(scope="session")
+def python():
+    """The function that runs Python in a process of its own and returns what it printed."""
+
+    def run(*arguments, codes=(0,), **options):
+        command = [sys.executable, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, **options)
+        assert done.returncode in codes, done.stdout[-5000:] + done.stderr[-3000:]
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def write_experiment():
+    """The function that writes an experiment's file, of Basic Net unless the settings say else."""
+
+    def toml(value):
+        if isinstance(value, dict):
+            return f"{{ {', '.join(f'{key} = {toml(value[key])}' for key in value)} }}"
+        return json.dumps(value)  # numbers, texts, lists of them and truth are the same in TOML
+
+    def write(folder, *arms, claims=(), **settings):
+        settings = {"model": "basic_net", "epochs": 2} | settings
+        path = folder / "short.toml"
+        path.write_text(
+            f'title = "Short"\nsection = "0"\nclaim = "None."\nsettings = {toml(settings)}\n'
+            f"arms = [{', '.join(map(toml, arms))}]\nclaims = [{', '.join(map(toml, claims))}]\n"
+        )
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="session")

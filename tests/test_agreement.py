@@ -1,8 +1,6 @@
 """The same seed is the same run: on every backend, and on one of them twice."""
 
 import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import keras
@@ -38,11 +36,7 @@ def data():
 @pytest.fixture(scope="module")
 def trained(data):
     """The function that trains one short run of the CNN and returns its record."""
-
-    def train_once():
-        return train(Run.whole(SETTINGS, seed=0), data).record
-
-    return train_once
+    return lambda: train(Run.whole(SETTINGS, seed=0), data).record
 
 
 @pytest.fixture(scope="module")
@@ -221,77 +215,53 @@ def test_compare_command(original, invoke, tmp_path):
 needs_several = pytest.mark.skipif(len(backends.installed()) < 2, reason="needs two backends")
 
 
-def on_every_backend(path, experiment, images, labels):
-    """Train the arms of an experiment on every installed backend; return how far they are apart."""
-    (path / "these.toml").write_text(experiment)
-    np.savez(path / "images.npz", x_train=images, y_train=labels)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "mnist_keras", "run", "these.toml", "--backend", "all"),
-            *("--data", "images.npz", "--per-class", "50", "--seeds", "1", "--output", "results"),
-        ],
-        cwd=path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode in (0, 5), done.stdout[-5000:] + done.stderr[-2000:]
-    assert "# Comparison" in done.stdout
-    records = [
-        (name, record)
-        for name in backends.installed()
-        for record in ResultsFolder(path / "results" / name).records()[0]
-    ]
-    assert all(record.versions["backend"] == name for name, record in records)
-    found, alone = compare_all(records)
-    assert alone == []
-    return found
+@pytest.fixture
+def on_every_backend(tmp_path, python):
+    """The function that trains arms on every installed backend and compares their records."""
+
+    def train_all(experiment, images, labels):
+        np.savez(tmp_path / "images.npz", x_train=images, y_train=labels)
+        run = ("-m", "mnist_keras", "run", experiment, "--backend", "all", "--output", "results")
+        data = ("--data", "images.npz", "--per-class", 50, "--seeds", 1)
+        assert "# Comparison" in python(*run, *data, codes=(0, 5), cwd=tmp_path)
+        records = [
+            (name, record)
+            for name in backends.installed()
+            for record in ResultsFolder(tmp_path / "results" / name).records()[0]
+        ]
+        assert all(record.versions["backend"] == name for name, record in records)
+        found, alone = compare_all(records)
+        assert alone == []
+        return found
+
+    return train_all
 
 
-STAGES = """
-title = "Stages"
-[settings]
-model = "small_cnn"
-loss = "crossentropy"
-schedule = "one_cycle"
-learning_rate = 0.003
-weight_decay = 0.05
-label_smoothing = 0.1
-epochs = 40
-batch_size = 50
-augmentation = "elastic"
-[[arms]]
-name = "SVM"
-model = "hog_svm"
-augmentation = "none"
-[[arms]]
-name = "network"
-[[arms]]
-name = "SimCLR"
-pretraining = "simclr"
-pretraining_epochs = 2
-epochs = 2
-[[arms]]
-name = "VICReg"
-pretraining = "vicreg"
-pretraining_epochs = 2
-frozen = true
-[[arms]]
-name = "student"
-epochs = 2
-members = 2
-views = 1
-self_training = "inductive"
-self_training_epochs = 1
-"""
+CYCLE = {
+    **{"model": "small_cnn", "loss": "crossentropy", "augmentation": "elastic", "epochs": 40},
+    **{"schedule": "one_cycle", "learning_rate": 0.003, "weight_decay": 0.05, "batch_size": 50},
+    "label_smoothing": 0.1,
+}
+STAGES = (
+    {"name": "SVM", "model": "hog_svm", "augmentation": "none"},
+    {"name": "network"},
+    {"name": "SimCLR", "pretraining": "simclr", "pretraining_epochs": 2, "epochs": 2},
+    {"name": "VICReg", "pretraining": "vicreg", "pretraining_epochs": 2, "frozen": True},
+    {
+        **{"name": "student", "self_training": "inductive", "self_training_epochs": 1},
+        **{"epochs": 2, "members": 2, "views": 1},
+    },
+)
 
 
 @pytest.mark.slow
 @pytest.mark.several_backends
 @needs_several
-def test_every_backend_trains_the_same_stages(tmp_path):
+def test_every_backend_trains_the_same_stages(tmp_path, write_experiment, on_every_backend):
     """Pretraining, ensembles and students, on digits: same bits to begin with, and like ends."""
     digits = sources.load("digits")
-    found = on_every_backend(tmp_path, STAGES, digits.images[:1000, ..., 0], digits.labels[:1000])
+    experiment = write_experiment(tmp_path, *STAGES, **CYCLE)
+    found = on_every_backend(experiment, digits.images[:1000, ..., 0], digits.labels[:1000])
     assert len(found) == 5 * (len(backends.installed()) - 1)
     for pair in found:
         assert pair.outside(Tolerance()) == [], (pair.run.title, pair)
@@ -305,7 +275,7 @@ def test_every_backend_trains_the_same_stages(tmp_path):
 @pytest.mark.slow
 @pytest.mark.several_backends
 @needs_several
-def test_every_backend_trains_the_same_runs(tmp_path):
+def test_every_backend_trains_the_same_runs(tmp_path, on_every_backend):
     """Ten epochs, on MNIST where it is at hand, of half the experiment `agreement`.
 
     Each pair of a network, a loss and an optimizer is in one of its six arms. The images are the
@@ -320,7 +290,8 @@ def test_every_backend_trains_the_same_runs(tmp_path):
     chosen = [arm for arm in arms if any(f'name = "{name}"' in arm for name in names)]
     source = sources.load("mnist" if os.environ.get("MNIST_KERAS_IDX") else "digits")
     images, labels = source.images[:3000, 4:24, 4:24, 0], source.labels[:3000]
-    found = on_every_backend(tmp_path, "[[arms]]".join([head, *chosen]), images, labels)
+    (tmp_path / "these.toml").write_text("[[arms]]".join([head, *chosen]))
+    found = on_every_backend("these.toml", images, labels)
     assert len(found) == 6 * (len(backends.installed()) - 1)
     for pair in found:
         # After ten epochs of RAdam the CNN is still on its way: more images lie near a border.
@@ -357,20 +328,19 @@ print(*history.history["loss"])
 """
 
 
-def continued(backend, start, end, path):
-    """Return the losses of the epochs after `start` of the model at `path`."""
-    done = subprocess.run(
-        [sys.executable, "-c", CONTINUE, str(start), str(end), str(path)],
-        env=os.environ | {"KERAS_BACKEND": backend},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [float(word) for word in done.stdout.split()]
+@pytest.fixture
+def continued(python):
+    """The function that returns the losses of the epochs after `start` of the model at `path`."""
+
+    def go_on(backend, start, end, path):
+        env = os.environ | {"KERAS_BACKEND": backend}
+        return [float(word) for word in python("-c", CONTINUE, start, end, path, env=env).split()]
+
+    return go_on
 
 
 @pytest.mark.slow
-def test_a_saved_model_goes_on_with_the_same_bits(tmp_path):
+def test_a_saved_model_goes_on_with_the_same_bits(tmp_path, continued):
     """Three epochs, a file and two more are five: weights, moments, masks and order go on."""
     backend = keras.backend.backend()
     whole = continued(backend, 0, 5, tmp_path / "whole.keras")
@@ -381,7 +351,7 @@ def test_a_saved_model_goes_on_with_the_same_bits(tmp_path):
 @pytest.mark.slow
 @pytest.mark.several_backends
 @needs_several
-def test_a_model_saved_on_one_backend_goes_on_on_another(tmp_path):
+def test_a_model_saved_on_one_backend_goes_on_on_another(tmp_path, continued):
     """Three epochs on one backend and two on the next are five on one, but for rounding."""
     names = backends.installed()
     whole = continued(names[0], 0, 5, tmp_path / "whole.keras")
@@ -413,13 +383,7 @@ print(train(Run.whole(Settings(epochs=1), seed=0), data).record.history.loss[0])
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot choose cores here")
-def test_one_or_two_cores_differ_by_rounding_at_most():
+def test_one_or_two_cores_differ_by_rounding_at_most(python):
     """The number of threads may change the order of sums, and with it the last bits: no more."""
-    losses = []
-    for cores in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, "-c", ON_CORES, cores], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        losses.append(float(done.stdout.split()[-1]))
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    one, two = (float(python("-c", ON_CORES, cores).split()[-1]) for cores in (1, 2))
+    assert one == pytest.approx(two, abs=1e-5)

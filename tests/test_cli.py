@@ -1,6 +1,7 @@
 """The command line: tables end to end, exit codes, and one line for every wrong input."""
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,29 +15,16 @@ from PIL import Image
 
 from mnist_keras.cli import cli
 
-EXPERIMENT = """
-title = "Short"
-section = "0"
-claim = "None."
-[settings]
-model = "basic_net"
-epochs = 2
-[[arms]]
-name = "one"
-epochs = 1
-reported_accuracy = 50
-[[arms]]
-name = "two"
-reported_loss = [2.0, 1.0]
-"""
+ARMS = (
+    {"name": "one", "epochs": 1, "reported_accuracy": 50},
+    {"name": "two", "reported_loss": [2.0, 1.0]},
+)
 
 
 @pytest.fixture
-def short(tmp_path):
+def short(tmp_path, write_experiment):
     """An experiment that trains for a second."""
-    path = tmp_path / "short.toml"
-    path.write_text(EXPERIMENT)
-    return path
+    return write_experiment(tmp_path, *ARMS)
 
 
 def test_every_command_has_help(invoke):
@@ -55,15 +43,8 @@ def test_every_command_has_help(invoke):
 def test_list_names_every_experiment(invoke):
     """All experiments are listed with their sections and arms."""
     lines = invoke("list").output.splitlines()
-    assert [line.split()[0] for line in lines] == [
-        "epochs",
-        "architecture",
-        "loss",
-        "optimizer",
-        "activation",
-        "agreement",
-        "representation",
-    ]
+    names = "epochs architecture loss optimizer activation agreement representation"
+    assert [line.split()[0] for line in lines] == names.split()
     assert "(section 3.4): cross entropy, focal loss" in lines[2]
     schema = json.loads(invoke("list", "--schema").output)
     assert {"title", "arms", "claims", "settings"} <= set(schema["properties"])
@@ -152,75 +133,54 @@ def test_digits_stand_in_and_say_why(invoke, short, tmp_path, monkeypatch):
     assert "Data: digits (scikit-learn)." in result.stdout
 
 
-def test_diverged_runs_exit_with_6(invoke, short, tmp_path):
+def test_diverged_runs_exit_with_6(invoke, tmp_path, write_experiment):
     """Tables are printed, the run is marked, and the exit code says so."""
-    text = EXPERIMENT.replace(
-        "epochs = 2",
-        'epochs = 2\noptimizer = "sgd"\nactivation = "relu"\nlearning_rate = 1e38',
-    )
-    short.write_text(text)
+    steep = {"optimizer": "sgd", "activation": "relu", "learning_rate": 1e38}
+    short = write_experiment(tmp_path, *ARMS, **steep)
     result = invoke("run", short, "--source", "digits", "--seeds", 1, "--output", tmp_path / "out")
     assert result.exit_code == 6
     assert "diverged at epoch" in result.stdout
 
 
-def wrong_inputs():
-    folder, idx = "{tmp}/images", "{tmp}/idx"
-    return {
-        "unknown experiment": (("run", "los"), 2, "unknown experiment 'los'. Did you mean 'loss'?"),
-        "no such file": (("run", "{tmp}/none.toml"), 2, "none.toml: cannot be read"),
-        "wrong TOML": (("run", "{tmp}/wrong.toml"), 2, "wrong.toml: not a TOML file"),
-        "no command": (("rum",), 2, "No such command 'rum'"),
-        "seed -1": (("data", "digits", "{tmp}/d", "--seed", "-1"), 2, "-1 is not in the range"),
-        "no seeds": (("run", "--seeds", "0"), 2, "0 is not in the range"),
-        "two sources": (("run", "--data", folder, "--idx", idx), 2, "leave out --source and --idx"),
-        "split and draw": (
-            ("run", "--data", folder, "--split", "{tmp}/s.csv", "--per-class", "9"),
-            2,
-            "leave out --per-class",
-        ),
-        "no split": (
-            ("run", "{short}", "--source", "digits", "--split", "{tmp}/s.csv"),
-            3,
-            "s.csv: cannot be read",
-        ),
-        "no such choice": (("run", "--on-bad", "ignore"), 2, "'ignore' is not one of"),
-        "check an empty path": (("check", ""), 2, "the path is empty"),
-        "run on an empty path": (("run", "--data", ""), 2, "the path is empty"),
-        "too few to split": (("run", "{short}", "--data", "{tmp}/few"), 3, "leaves 2 for training"),
-        "check nothing": (("check",), 2, "Missing argument 'DIR'"),
-        "unwritable": (("run", "{short}", "--output", "{tmp}/file"), 2, "file: cannot be written"),
-        "missing folder": (
-            ("run", "{short}", "--data", "{tmp}/no"),
-            3,
-            "No such file or directory",
-        ),
-        "empty folder": (("run", "{short}", "--data", "{tmp}/empty"), 3, "found no folders"),
-        "bad image": (("run", "{short}", "--data", folder), 3, "b/bad.png: not a BMP, GIF, JPEG"),
-        "bad IDX": (("run", "{short}", "--idx", idx), 3, "not an IDX file of bytes"),
-        "no IDX": (("run", "{short}", "--idx", "{tmp}/no"), 3, "no such folder of IDX files"),
-        "few images": (
-            ("run", "{short}", "--source", "digits", "--per-class", "500"),
-            3,
-            "fewer than the 500 to draw",
-        ),
-        "data exists": (("data", "digits", "{tmp}"), 3, "heldout: exists already"),
-        "unwritable data": (("data", "digits", "{tmp}/file/x"), 3, "cannot be written"),
-        "digits from IDX": (("data", "digits", "{tmp}/d", "--idx", idx), 3, "reads no IDX files"),
-        "misspelt backend": (("run", "--backend", "jaxx"), 4, "Did you mean 'jax'?"),
-        "cannot train": (("run", "--backend", "numpy"), 4, "'numpy' cannot train"),
-    }
+# The words after `mnist-keras`, the exit code, and what is said.
+WRONG = {
+    "unknown experiment": ("run los", 2, "unknown experiment 'los'. Did you mean 'loss'?"),
+    "no such file": ("run none.toml", 2, "none.toml: cannot be read"),
+    "wrong TOML": ("run wrong.toml", 2, "wrong.toml: not a TOML file"),
+    "no command": ("rum", 2, "No such command 'rum'"),
+    "seed -1": ("data digits d --seed -1", 2, "-1 is not in the range"),
+    "no seeds": ("run --seeds 0", 2, "0 is not in the range"),
+    "two sources": ("run --data images --idx idx", 2, "leave out --source and --idx"),
+    "split and draw": ("run --data images --split s.csv --per-class 9", 2, "leave out --per-class"),
+    "no split": ("run short.toml --source digits --split s.csv", 3, "s.csv: cannot be read"),
+    "no such choice": ("run --on-bad ignore", 2, "'ignore' is not one of"),
+    "check an empty path": ("check ''", 2, "the path is empty"),
+    "run on an empty path": ("run --data ''", 2, "the path is empty"),
+    "too few to split": ("run short.toml --data few", 3, "leaves 2 for training"),
+    "check nothing": ("check", 2, "Missing argument 'DIR'"),
+    "unwritable": ("run short.toml --output file", 2, "file: cannot be written"),
+    "missing folder": ("run short.toml --data no", 3, "No such file or directory"),
+    "empty folder": ("run short.toml --data empty", 3, "found no folders"),
+    "bad image": ("run short.toml --data images", 3, "b/bad.png: not a BMP, GIF, JPEG"),
+    "bad IDX": ("run short.toml --idx idx", 3, "not an IDX file of bytes"),
+    "no IDX": ("run short.toml --idx no", 3, "no such folder of IDX files"),
+    "few": ("run short.toml --source digits --per-class 500", 3, "fewer than the 500 to draw"),
+    "data exists": ("data digits .", 3, "heldout: exists already"),
+    "unwritable data": ("data digits file/x", 3, "cannot be written"),
+    "digits from IDX": ("data digits d --idx idx", 3, "reads no IDX files"),
+    "misspelt backend": ("run --backend jaxx", 4, "Did you mean 'jax'?"),
+    "cannot train": ("run --backend numpy", 4, "'numpy' cannot train"),
+}
 
 
-@pytest.mark.parametrize("case", wrong_inputs())
-def test_wrong_input_is_one_line(case, invoke, short, tmp_path):
+@pytest.mark.parametrize(("words", "code", "message"), WRONG.values(), ids=WRONG)
+@pytest.mark.usefixtures("short")
+def test_wrong_input_is_one_line(words, code, message, invoke, tmp_path, monkeypatch):
     """Wrong input gives the documented exit code and one line that says what and where."""
-    arguments, code, message = wrong_inputs()[case]
-    for name in ("a", "b"):
+    for name, angle in (("a", 0), ("b", 90)):
         (tmp_path / "images" / name).mkdir(parents=True)
-        Image.linear_gradient("L").rotate(90 * (name == "b")).resize((28, 28)).save(
-            tmp_path / "images" / name / "good.png"
-        )
+        picture = Image.linear_gradient("L").rotate(angle).resize((28, 28))
+        picture.save(tmp_path / "images" / name / "good.png")
     shutil.copytree(tmp_path / "images", tmp_path / "few")
     (tmp_path / "images" / "b" / "bad.png").write_text("not an image")
     (tmp_path / "idx").mkdir()
@@ -230,11 +190,9 @@ def test_wrong_input_is_one_line(case, invoke, short, tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "heldout").mkdir()
-    arguments = [argument.format(tmp=tmp_path, short=short) for argument in arguments]
-    if arguments[0] == "run" and "--output" not in arguments:
-        arguments += ["--output", str(tmp_path / "results")]
+    monkeypatch.chdir(tmp_path)
 
-    result = invoke(*arguments)
+    result = invoke(*shlex.split(words))
 
     assert result.exit_code == code, result.output
     assert result.stdout == ""
@@ -254,20 +212,18 @@ def interruptible():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_end_with_their_codes(interruptible, short, tmp_path, number, code):
+@pytest.mark.usefixtures("interruptible")
+def test_signals_end_with_their_codes(write_experiment, tmp_path, number, code):
     """Ctrl-C and SIGTERM leave the tables of what is done, and end with 130 and 143."""
-    endless = '\n[[arms]]\nname = "endless"\nloss = "crossentropy"\nepochs = 100000\n'
-    short.write_text(EXPERIMENT + endless)
+    endless = {"name": "endless", "loss": "crossentropy", "epochs": 100000}
+    short = write_experiment(tmp_path, *ARMS, endless)
     command = [
         *(sys.executable, "-m", "mnist_keras", "run", short, "--source", "digits"),
         *("--seeds", "1", "--output", tmp_path / "out"),
     ]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        for line in process.stderr:
-            if line.startswith("[1/2] "):
-                break
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes, text=True) as process:
+        next(line for line in process.stderr if line.startswith("[1/2] "))
         time.sleep(3)
         process.send_signal(number)
         rest = process.stderr.read()

@@ -10,18 +10,6 @@ import pytest
 from mnist_keras.experiments.results_folder import ResultsFolder
 from mnist_keras.experiments.run import divide, work
 
-EXPERIMENT = """
-title = "Short"
-[settings]
-model = "basic_net"
-epochs = 2
-[[arms]]
-name = "focal"
-[[arms]]
-name = "cross entropy"
-loss = "crossentropy"
-"""
-
 # Trains "runs" by making their files, and dies by a signal at the one called 2.
 WORKER = """
 import os, sys
@@ -81,23 +69,19 @@ def test_workers_end_with_their_parent(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot choose cores here")
-def test_jobs_have_the_bits_of_one_process(tmp_path):
+def test_jobs_have_the_bits_of_one_process(tmp_path, write_experiment, python):
     """Two processes of one core each give the numbers of one process on one core."""
-    (tmp_path / "short.toml").write_text(EXPERIMENT)
+    write_experiment(tmp_path, {"name": "focal"}, {"name": "ce", "loss": "crossentropy"})
     core = min(os.sched_getaffinity(0))
     code = (
         f"import os; os.sched_setaffinity(0, [{core}]); os.environ['OMP_NUM_THREADS'] = '1'\n"
         "from mnist_keras.cli import main; main()"
     )
-    arguments = ["run", "short.toml", "--source", "digits", "--seeds", "3", "--output"]
-    for command in (
-        [sys.executable, "-c", code, *arguments, "one"],
-        [sys.executable, "-m", "mnist_keras", *arguments, "two", "--jobs", "2"],
-    ):
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
+    arguments = ["run", "short.toml", "--source", "digits", "--seeds", 3, "--output"]
+    python("-c", code, *arguments, "one", cwd=tmp_path)
+    python("-m", "mnist_keras", *arguments, "two", "--jobs", 2, cwd=tmp_path)
     one, two = (ResultsFolder(tmp_path / name).records()[0] for name in ("one", "two"))
     assert [record.name for record in one] == [record.name for record in two]
     assert [record.history.loss for record in one] == [record.history.loss for record in two]
-    name = "tables.md"
-    assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    one, two = ((tmp_path / name / "tables.md").read_bytes() for name in ("one", "two"))
+    assert one == two

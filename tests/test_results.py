@@ -17,52 +17,34 @@ from click.testing import CliRunner
 
 from mnist_keras._foundations.files import FileError
 from mnist_keras.cli import cli
-from mnist_keras.datasets import sources
-from mnist_keras.datasets.splits import draw
 from mnist_keras.experiments.experiment import Experiment
 from mnist_keras.experiments.plan import Plan, choose, widened
 from mnist_keras.experiments.results_folder import ResultsFolder
-from mnist_keras.training.data import Data
-from mnist_keras.training.engine import train
 from mnist_keras.training.run import Run
 from mnist_keras.training.settings import Settings
 
 pytestmark = pytest.mark.any_backend
 
-EXPERIMENT = """
-title = "Short"
-[settings]
-model = "basic_net"
-epochs = 2
-[[arms]]
-name = "one"
-epochs = 1
-[[arms]]
-name = "two"
-[[arms]]
-name = "cross entropy"
-loss = "crossentropy"
-[[claims]]
-text = "Two epochs beat one."
-arm = "two"
-against = "one"
-"""
+ARMS = (
+    {"name": "one", "epochs": 1},
+    {"name": "two"},
+    {"name": "cross entropy", "loss": "crossentropy"},
+)
+CLAIM = {"text": "Two epochs beat one.", "arm": "two", "against": "one"}
 TABLES = ("tables.md", "tables.csv", "tables.tex", "tables.json", "loss.png", "accuracy.png")
 
 
 @pytest.fixture
-def short(tmp_path):
-    path = tmp_path / "short.toml"
-    path.write_text(EXPERIMENT)
-    return path
+def short(tmp_path, write_experiment):
+    return write_experiment(tmp_path, *ARMS, claims=[CLAIM])
 
 
 @pytest.fixture(scope="module")
-def finished_once(tmp_path_factory):
+def finished_once(tmp_path_factory, write_experiment):
     """The short experiment, run to its end."""
     folder = tmp_path_factory.mktemp("finished")
-    (folder / "short.toml").write_text(EXPERIMENT)
-    result = CliRunner().invoke(cli, arguments(folder / "short.toml", folder / "out"))
+    short = write_experiment(folder, *ARMS, claims=[CLAIM])
+    result = CliRunner().invoke(cli, arguments(short, folder / "out"))
     assert result.exit_code == 0, result.output
     return folder / "out", result
 
@@ -74,22 +56,15 @@ def finished(finished_once, tmp_path):
     return shutil.copytree(folder, tmp_path / "out"), result
 
 
-def arguments(experiment, output):
-    return [
-        "run",
-        str(experiment),
-        *("--source", "digits", "--seeds", "2", "--output", str(output)),
-    ]
+def arguments(experiment, output, seeds=2):
+    options = ("--source", "digits", "--seeds", seeds, "--output", output)
+    return list(map(str, ("run", experiment, *options)))
 
 
 @pytest.fixture
 def run(invoke, short):
     """The function that runs the short experiment into a folder."""
-
-    def run_into(output, *more):
-        return invoke(*arguments(short, output), *more)
-
-    return run_into
+    return lambda output: invoke(*arguments(short, output))
 
 
 def contents(folder):
@@ -137,46 +112,39 @@ def test_other_versions_and_data_are_never_mixed_in(run, finished):
     before = contents(out)
     folder = ResultsFolder(out)
     found, _ = folder.records()
+    one = found[0].replace(history=found[0].history.replace(loss=(9.0, 9.0)))
     for other in (
-        {"versions": {**found[0].versions, "keras": "3.0"}},
+        {"versions": {**one.versions, "keras": "3.0"}},
         {"data_fingerprint": "other"},
-        {"run": replace(found[0].run, seed=9)},
+        {"run": replace(one.run, seed=9)},
     ):
-        history = found[0].history.replace(loss=(9.0, 9.0))
-        folder.write_record(found[0].replace(**other, history=history))
+        folder.write_record(one.replace(**other))
     assert trained(run(out)) == 0
     assert contents(out) == before
 
 
-def test_more_epochs_and_earlier_scores(run, short, finished):
+def test_more_epochs_and_earlier_scores(run, finished, tmp_path, write_experiment):
     """A longer training serves a shorter arm; a run scored elsewhere is trained again, wider."""
     out, _ = finished
-    short.write_text('title = "Short"\n[[arms]]\nname = "a"\nmodel = "basic_net"\nepochs = 1\n')
+    write_experiment(tmp_path, {"name": "a", "epochs": 1})
     assert trained(run(out)) == 0
-    short.write_text(
-        'title = "Short"\n[settings]\nmodel = "basic_net"\nloss = "crossentropy"\n'
-        '[[arms]]\nname = "a"\nepochs = 1\n[[arms]]\nname = "b"\nepochs = 2\n'
-    )
+    write_experiment(tmp_path, *ARMS[:2], loss="crossentropy")
     assert trained(run(out)) == 2
     found, _ = ResultsFolder(out).records()
     assert sorted(tuple(record.scores) for record in found) == [(1, 2)] * 4
 
 
-def test_choose_and_widened():
+def test_choose_and_widened(record):
     """Of several fitting records the shortest is taken; a new one keeps the old one's scores."""
     settings = Settings(model="basic_net", epochs=2)
-    data = Data(*draw(sources.load("digits", channels=3), 5, seed=0))
     run = Run(settings=settings, seed=0, scored_at=(2,))
-    record = train(run, data).record
+    record = record(0, settings, run=run)
+    record = record.replace(scores={2: record.scores[2]})
     more = replace(run, settings=settings.replace(epochs=3))
-    longer = record.replace(run=more, scores={2: record.scores[2]})
+    longer = record.replace(run=more)
     experiment = Experiment(name="x", title="x", arms=[{"name": "a", **dict(settings)}])
-    plan = Plan(
-        experiments=(experiment,),
-        data_name="",
-        data_fingerprints={0: record.data_fingerprint},
-        versions=record.versions,
-    )
+    of_record = {"data_name": "", "data_fingerprints": {0: record.data_fingerprint}}
+    plan = Plan(experiments=(experiment,), versions=record.versions, **of_record)
 
     assert plan.runs == [run]
     assert choose(plan, [longer, record]) == {run: record}
@@ -212,10 +180,8 @@ def test_a_stale_lock_is_no_lock(run, tmp_path):
     out = tmp_path / "out"
     (out / "records").mkdir(parents=True)
     (out / ".running").write_text("12345")
-    leftovers = [
-        out / ".tables.md.12345.unfinished.md",
-        out / "records" / ".a.json.1.unfinished.json",
-    ]
+    names = (".tables.md.12345.unfinished.md", "records/.a.json.1.unfinished.json")
+    leftovers = [out / name for name in names]
     for leftover in leftovers:
         leftover.write_text("half")
     assert ResultsFolder(out).records() == ([], [])
@@ -275,20 +241,21 @@ def test_report_from_records_alone(invoke, finished):
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("made", "message"),
     [
-        (lambda out: None, "no results of `mnist-keras run`"),
-        (lambda out: out.mkdir(), "no results of `mnist-keras run`"),
-        (lambda out: out.write_text(""), "cannot be read: Not a directory"),
-        (lambda out: (out.mkdir(), (out / "plan.json").write_text("{}")), "another version"),
-        (lambda out: (out.mkdir(), (out / "plan.json").write_text('{"format": 4}')), "not a plan"),
-        (lambda out: (out.mkdir(), (out / "plan.json").write_text("[")), "not a plan"),
+        ({}, "no results of `mnist-keras run`"),
+        ({"out": None}, "no results of `mnist-keras run`"),
+        ({"out": ""}, "cannot be read: Not a directory"),
+        ({"out": None, "out/plan.json": "{}"}, "another version"),
+        ({"out": None, "out/plan.json": '{"format": 4}'}, "not a plan"),
+        ({"out": None, "out/plan.json": "["}, "not a plan"),
     ],
 )
-def test_report_of_something_else(make, message, invoke, tmp_path):
+def test_report_of_something_else(made, message, invoke, tmp_path):
     """A folder without results is one line and exit code 2, and stays as it is."""
     out = tmp_path / "out"
-    make(out)
+    for name, text in made.items():
+        (tmp_path / name).mkdir() if text is None else (tmp_path / name).write_text(text)
     before = sorted(tmp_path.rglob("*"))
     result = invoke("report", out)
     assert result.exit_code == 2
@@ -309,7 +276,7 @@ def test_a_folder_of_another_version_is_refused(run, finished):
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-def test_report_needs_no_backend(finished):
+def test_report_needs_no_backend(finished, python):
     """Neither Keras nor a backend is imported."""
     out, _ = finished
     code = (
@@ -317,9 +284,7 @@ def test_report_needs_no_backend(finished):
         f"cli(['report', {str(out)!r}, '--format', 'json'], standalone_mode=False)\n"
         "assert not {'keras', 'jax', 'tensorflow', 'torch'} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    json.loads(done.stdout)
+    json.loads(python("-c", code))
 
 
 @pytest.mark.slow
@@ -328,14 +293,8 @@ def test_twenty_kills_at_random_moments(short, tmp_path):
     """However often and whenever a run is killed, it ends with the bytes of one that was not."""
 
     def start(output):
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-m", "mnist_keras", "run", short, "--source", "digits"),
-                *("--seeds", "8", "--output", output),
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+        command = [sys.executable, "-m", "mnist_keras", *arguments(short, output, seeds=8)]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     started = time.monotonic()
     with start(tmp_path / "whole") as process:
@@ -362,8 +321,6 @@ def test_twenty_kills_at_random_moments(short, tmp_path):
 def test_a_folder_that_cannot_be_one(tmp_path):
     """A file in the folder's place is found before any training."""
     (tmp_path / "file").touch()
-    with (
-        pytest.raises(FileError, match="file: cannot be written"),
-        ResultsFolder(tmp_path / "file").writing(),
-    ):
+    folder = ResultsFolder(tmp_path / "file")
+    with pytest.raises(FileError, match="file: cannot be written"), folder.writing():
         pass
