@@ -1,6 +1,7 @@
 """Experiments as TOML files."""
 
 import json
+import re
 import tomllib
 from typing import get_args
 
@@ -68,7 +69,7 @@ def test_json_and_back(name):
 
 
 def test_the_schema_is_that_of_the_files():
-    """Each key of the built-in files is in it; the files name it, and it is the one written there."""
+    """Each key of the built-in files is in it; they name it, and it is the one beside them."""
     schema = json_schema()
     path = folder() / "schema.json"
     assert json.loads(path.read_text("utf-8")) == schema
@@ -90,22 +91,12 @@ def test_built_in_experiments_carry_the_report():
     """The original's tables come first, each with its section, claim and numbers."""
     assert tuple(built_in())[:4] == ORIGINAL_TABLES
     experiments = {name: load(path) for name, path in built_in().items()}
-    for experiment in experiments.values():
-        assert experiment.title
-        assert experiment.section
-        assert experiment.claim
+    assert all(e.title and e.section and e.claim for e in experiments.values())
     reported = {arm.name: arm.reported_accuracy for e in experiments.values() for arm in e.arms}
     expected = {
-        "1 epoch": 17,
-        "20 epochs": 90,
-        "50 epochs": 83,
-        "100 epochs": 83,
-        "Basic Net": 85,
-        "My CNN": 91,
-        "cross entropy": 92,
-        "focal loss": 96,
-        "SGD": None,
-        "RAdam": None,
+        **{"1 epoch": 17, "20 epochs": 90, "50 epochs": 83, "100 epochs": 83},
+        **{"Basic Net": 85, "My CNN": 91, "cross entropy": 92, "focal loss": 96},
+        **{"SGD": None, "RAdam": None},
     }
     assert reported.items() >= expected.items()
     curves = [arm.reported_loss for e in experiments.values() for arm in e.arms]
@@ -137,10 +128,8 @@ def test_find(tmp_path):
         (('title = "Mine"', "title = 3"), "`title` must be a string"),
         (('name = "a"', ""), "arm 1: `name` is missing"),
         (('name = "b"', 'name = "a"'), "expected [[arms]] of different names"),
-        (
-            ("90", "101"),
-            "`reported_accuracy` must be a number between 0 and 100. Received: reported_accuracy=101",
-        ),
+        (("90", "101"), "must be a number between 0 and 100. Received: reported_accuracy=101"),
+        (("90", "-1"), "`reported_accuracy` must be a number between 0 and 100"),
         (("90", '"90"'), "`reported_accuracy` must be a number"),
         (("[2.0, 1]", '[2.0, "1"]'), "`reported_loss` must be a number"),
         (("[2.0, 1]", "2.0"), "`reported_loss` must be a list"),
@@ -161,28 +150,24 @@ def test_find(tmp_path):
 def test_bad_files(tmp_path, change, message):
     """An unknown key or value names the file, the arm and the nearest known word."""
     path = write(tmp_path, GOOD.replace(*change, 1))
-    with pytest.raises(ExperimentError) as error:
+    with pytest.raises(ExperimentError, match=f"{re.escape(f'{path}: ')}.*{re.escape(message)}"):
         load(path)
-    assert str(error.value).startswith(f"{path}: ")
-    assert message in str(error.value)
 
 
 def test_files_without_an_experiment(tmp_path):
     """Missing, binary and armless files and unknown names are one clear line."""
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    title = "title = 'x'\n"
     cases = {
         tmp_path / "nowhere.toml": "cannot be read: No such file",
         tmp_path / "binary.toml": "not a TOML file",
-        write(tmp_path, 'title = "x"\narms = []', "empty.toml"): "`arms` must be a list, not empty",
-        write(tmp_path, 'title = "x"', "none.toml"): "`arms` is missing",
-        write(
-            tmp_path, 'title = "x"\narms = [1]', "one.toml"
-        ): "`arms` must be a table. Received: arms=1",
+        write(tmp_path, title + "arms = []", "a.toml"): "`arms` must be a list, not empty",
+        write(tmp_path, title, "b.toml"): "`arms` is missing",
+        write(tmp_path, title + "arms = [1]", "c.toml"): "`arms` must be a table. Received: arms=1",
     }
     for path, message in cases.items():
-        with pytest.raises(ExperimentError) as error:
+        with pytest.raises(ExperimentError, match=message) as error:
             find([str(path)])
-        assert message in str(error.value)
         assert "\n" not in str(error.value)
     with pytest.raises(ExperimentError, match="unknown experiment 'los'"):
         find(["los"])
