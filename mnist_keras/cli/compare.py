@@ -39,29 +39,15 @@ def compare(directories: tuple[Path, ...], **tolerances: Any) -> None:
 def print_comparison(directories: Sequence[Path], tolerance: "Tolerance | None" = None) -> bool:
     """Print the comparison; return whether all pairs are within the tolerance."""
     from mnist_keras._foundations.texts import markdown_table
-    from mnist_keras.experiments.agreement import (
-        Tolerance,
-        agreement_table,
-        compare_all,
-    )
-    from mnist_keras.experiments.results_folder import ResultsFolder
-    from mnist_keras.training.record import RecordError
+    from mnist_keras.experiments import agreement
 
-    tolerance = tolerance or Tolerance()
-    named = []
-    for directory in directories:
-        found, refused = ResultsFolder(directory).records()
-        if refused:
-            raise refused[0]
-        if not found:
-            raise RecordError(f"{directory}: no results of `mnist-keras run`")
-        named += [(f"{directory.name} ({r.versions['backend']})", r) for r in found]
-    agreements, alone = compare_all(named)
+    tolerance = tolerance or agreement.Tolerance()
+    agreements, alone = agreement.compare_all(agreement.named_records(directories))
     for sentence in alone:
         click.echo(sentence, err=True)
     if not agreements:
         raise click.UsageError("no run is there twice: nothing to compare")
     click.echo(f"{tolerance}\n")
-    for line in markdown_table(agreement_table(agreements, tolerance)):
+    for line in markdown_table(agreement.agreement_table(agreements, tolerance)):
         click.echo(line)
-    return not any(agreement.outside(tolerance) for agreement in agreements)
+    return not any(pair.outside(tolerance) for pair in agreements)

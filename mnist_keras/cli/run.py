@@ -15,7 +15,6 @@ from mnist_keras.cli.progress import progress
 from mnist_keras.cli.report import finish, print_report
 
 if TYPE_CHECKING:
-    from mnist_keras.experiments.experiment import Experiment
     from mnist_keras.experiments.plan import Plan
     from mnist_keras.experiments.results_folder import ResultsFolder
     from mnist_keras.training.run import Run
@@ -95,14 +94,14 @@ def run(
     stop goes on, and its tables are those of a run that was never stopped.
     """
     from mnist_keras.experiments.experiment import find
-    from mnist_keras.experiments.plan import plan
+    from mnist_keras.experiments.plan import describe, plan
 
     check_data_options(**data)
     found = find(experiments)
     settings = [arm.settings for experiment in found for arm in experiment.arms]
     all_seeds = range(first_seed, first_seed + seeds)
     if dry_run:
-        _show_plan(found, plan(settings, all_seeds))
+        click.echo("\n".join(describe(found, plan(settings, all_seeds))))
         return
     if backend == "all":
         _run_on_every_backend(output)
@@ -154,22 +153,6 @@ def run(
     if failed:
         sys.exit(6)
     finish(results, strict)
-
-
-def _show_plan(experiments: "Sequence[Experiment]", runs: "Sequence[Run]") -> None:
-    arms = [arm for experiment in experiments for arm in experiment.arms]
-    seeds = sorted({run.seed for run in runs})
-    click.echo(f"{len(arms)} arms, {len(runs)} runs, seeds {seeds[0]}…{seeds[-1]}")
-    for run in runs:
-        covered = ", ".join(arm.name for arm in arms if run.covers(arm.settings))
-        click.echo(f"  {run.title}, for: {covered}")
-    alone = len(seeds) * sum(arm.settings.all_epochs for arm in arms)
-    planned = sum(run.settings.all_epochs for run in runs)
-    minutes = sum(run.expected_seconds for run in runs) / 60
-    click.echo(
-        f"{planned} epochs instead of the {alone} of training every arm alone, "
-        f"about {minutes:.0f} min on two cores"
-    )
 
 
 def _train_in_processes(
