@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import starmap, zip_longest
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
