@@ -43,9 +43,6 @@ def _exit_code(error: Exception) -> int | None:
     return next((_CODES[name] for name in kinds if name in _CODES), None)
 
 
-_STOPPED = (130, 143)  # Ctrl-C, SIGTERM
-
-
 class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -91,7 +88,7 @@ def main() -> None:
     try:
         cli(prog_name="mnist-keras")
     except SystemExit as end:
-        if end.code in _STOPPED:
+        if end.code in (130, 143):  # Ctrl-C, SIGTERM
             # A backend stopped in the middle of a step may crash while Python takes it down.
             sys.stdout.flush()
             sys.stderr.flush()

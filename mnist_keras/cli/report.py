@@ -51,8 +51,7 @@ def print_report(folder: "ResultsFolder", format: str) -> "Results":
 
 def finish(results: "Results", strict: bool) -> None:
     """Exit with 6 if a run diverged, or with 5 if a claim had to be supported and is not."""
-    rows = [row for table in results.tables for row in table.rows]
-    if any(row.diverged for row in rows):
+    if any(row.diverged for table in results.tables for row in table.rows):
         click.echo("Some runs diverged.", err=True)
         sys.exit(6)
     verdicts = [verdict for table in results.tables for verdict in table.verdicts]
