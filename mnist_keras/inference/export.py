@@ -3,7 +3,7 @@
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ class Format:
     """
 
     suffix: str
-    backends: dict[str, tuple[str, ...]]  # the tested ones, each with the packages that it needs
+    backends: Mapping[str, Sequence[str]]  # the tested ones, each with the packages that it needs
     export: "Callable[[keras.Model, Path], None]"
     run: Callable[[Path], _Runtime]
 
@@ -104,19 +104,14 @@ def _run_torch(path: Path) -> _Runtime:
     return lambda x: module(torch.from_numpy(x)).detach().numpy()
 
 
+_TO_ONNX = {"torch": ("onnx", "onnxruntime"), "tensorflow": ("onnx", "tf2onnx", "onnxruntime")}
+_TO_LITERT = {"tensorflow": ("ai_edge_litert",)}
+_export_saved_model = partial(_export, "tf_saved_model")
+
 FORMATS: dict[FormatName, Format] = {
-    "onnx": Format(
-        ".onnx",
-        {"torch": ("onnx", "onnxruntime"), "tensorflow": ("onnx", "tf2onnx", "onnxruntime")},
-        _export_onnx,
-        _run_onnx,
-    ),
-    "saved_model": Format(
-        _SAVED_MODEL, {"tensorflow": ()}, partial(_export, "tf_saved_model"), _run_saved_model
-    ),
-    "litert": Format(
-        ".tflite", {"tensorflow": ("ai_edge_litert",)}, partial(_export, "litert"), _run_litert
-    ),
+    "onnx": Format(".onnx", _TO_ONNX, _export_onnx, _run_onnx),
+    "saved_model": Format(_SAVED_MODEL, {"tensorflow": ()}, _export_saved_model, _run_saved_model),
+    "litert": Format(".tflite", _TO_LITERT, partial(_export, "litert"), _run_litert),
     "torch": Format(".pt2", {"torch": ()}, _export_torch, _run_torch),
 }
 

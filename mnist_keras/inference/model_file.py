@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from mnist_keras._foundations.files import escaped, reason, whole
 from mnist_keras.inference.model_card import Card, ModelFileError, from_document, to_document
-from mnist_keras.inference.trained_model import MOST_BYTES, TrainedModel, check_size, is_finite
+from mnist_keras.inference.trained_model import MOST_BYTES, TrainedModel, check_size
 from mnist_keras.training.networks import build_model
 
 CARD = "mnist_keras.json"
@@ -61,11 +62,7 @@ def load_model(path: Path) -> TrainedModel:
         ModelFileError: If the file is missing, of another kind, damaged, declares sizes that it
             does not hold, or holds an encoder.
     """
-    loaded = _load(path)
-    if not loaded.card.class_names:
-        said = "an encoder, which knows no classes; `mnist-keras train --from` makes a model of it"
-        raise ModelFileError(f"{escaped(str(path))}: {said}")
-    return loaded
+    return _load(path, encoder=False)
 
 
 def load_encoder(path: Path) -> TrainedModel:
@@ -74,21 +71,22 @@ def load_encoder(path: Path) -> TrainedModel:
     Raises:
         ModelFileError: As `load_model`, or if the file holds a model of classes.
     """
-    loaded = _load(path)
-    if loaded.card.class_names:
-        said = "a model of classes, not an encoder of `mnist-keras pretrain`"
-        raise ModelFileError(f"{escaped(str(path))}: {said}")
-    return loaded
+    return _load(path, encoder=True)
 
 
-def _load(path: Path) -> TrainedModel:
+def _load(path: Path, encoder: bool) -> TrainedModel:
     name = escaped(str(path))
     try:
         card = _read(path)
+        if encoder and card.class_names:
+            raise ModelFileError("a model of classes, not an encoder of `mnist-keras pretrain`")
+        if not encoder and not card.class_names:
+            said = "an encoder, which knows no classes; "
+            raise ModelFileError(said + "`mnist-keras train --from` makes a model of it")
         shape, classes = card.input.form.shape, len(card.class_names)
         model = build_model(card.settings, shape, classes, card.seed)
         model.load_weights(path)
-        if not is_finite(model):
+        if not all(np.isfinite(weights).all() for weights in model.get_weights()):
             raise ModelFileError("its weights are not finite numbers")
     except ModelFileError as error:
         raise ModelFileError(f"{name}: {error}") from error

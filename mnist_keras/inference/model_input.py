@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 from mnist_keras.datasets.choices import ColorMode
 from mnist_keras.datasets.image_folder.decoding import CHANNELS
@@ -57,7 +58,7 @@ class ModelInput:
         return {"dark": 0, "bright": 255, "mixed": 128}[self.background]
 
     def bring(self, image: np.ndarray, invert: Invert = "auto", fit: Fit = "auto") -> np.ndarray:
-        """Return an image as the model takes it.
+        """Return an image as the model takes it: `uint8`, or `float32` if it was resized.
 
         Args:
             image: Shape `(height, width, channels)` with the channels of `form`, in 0…255.
@@ -67,9 +68,6 @@ class ModelInput:
                 `"ink"` separates the digit from its background and puts it where MNIST has it: 20
                 of 28 pixels long, with its center of mass in the middle. `"auto"` is `"ink"` if
                 the training images have one background and were not resized themselves.
-
-        Returns:
-            Array of the shape of `form`; `uint8`, or `float32` if it was resized.
         """
         bright = _is_bright(image)
         other = self.background == ("dark" if bright else "bright")
@@ -85,8 +83,10 @@ class ModelInput:
             return self.form.resized(image)
         gray = image[..., :3].mean(-1, dtype=np.float32)
         is_dark_on_bright = bright != inverted
-        ink = written(_reduced(255 - gray if is_dark_on_bright else gray))
-        placed = _placed(ink, self.form.image_size)
+        gray = 255 - gray if is_dark_on_bright else gray
+        if (factor := max(gray.shape) // _ENOUGH_PIXELS) > 1:
+            gray = np.asarray(Image.fromarray(gray).reduce(factor))
+        placed = _placed(written(gray), self.form.image_size)
         levels = np.rint(255 * (1 - placed if is_dark_on_bright else placed)).astype(np.uint8)
         image = np.repeat(levels[..., np.newaxis], self.form.shape[-1], axis=-1)
         if self.form.color_mode == "rgba":
@@ -120,18 +120,8 @@ def written(gray: np.ndarray) -> np.ndarray:
     return np.where(near, ((flat - low) / max(high - low, 1)).clip(0, 1), 0).astype(np.float32)
 
 
-def _reduced(gray: np.ndarray) -> np.ndarray:
-    """Return a large image in fewer pixels, each the mean of a block."""
-    from PIL import Image
-
-    factor = max(gray.shape) // _ENOUGH_PIXELS
-    return np.asarray(Image.fromarray(gray).reduce(factor)) if factor > 1 else gray
-
-
 def _placed(ink: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return ink cropped, scaled and centered as in MNIST."""
-    from PIL import Image
-
     placed = np.zeros(size, np.float32)
     if not (ink > 0.5).any():
         return placed

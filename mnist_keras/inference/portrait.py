@@ -196,11 +196,9 @@ def _embeddings(trained: TrainedModel, images: LabeledImages, embedded: int, see
     )
 
 
-def _filters(model: keras.Model) -> Picture | None:
+def _filters(model: keras.Model) -> Picture:
     """Draw the first layer's kernels as gray images meet them: summed over the channels."""
-    layer = next((layer for layer in model.layers if layer.weights), None)
-    if layer is None:
-        return None
+    layer = next(layer for layer in model.layers if layer.weights)
     kernel = keras.ops.convert_to_numpy(layer.kernel)
     if kernel.ndim == 2:
         kernel = kernel.reshape(*model.input_shape[1:], -1)

@@ -136,8 +136,3 @@ def check_size(settings: Settings, input_shape: tuple[int, ...], num_classes: in
             f"has {size:,} bytes of weights; files hold up to {MOST_BYTES:,}"
         )
     return size
-
-
-def is_finite(model: keras.Model) -> bool:
-    """Return whether all weights are numbers: a model that has diverged has none to give."""
-    return all(np.isfinite(keras.ops.convert_to_numpy(w)).all() for w in model.weights)
