@@ -50,16 +50,15 @@ def erasure(
     rng = generator(seed, "erasure")
     n, height, width = maps.shape
     count = max(1, round(share * height * width))
-    flat = maps.reshape(n, -1)
     regions = np.zeros((n, height * width), bool)
-    np.put_along_axis(regions, flat.argsort(1, kind="stable")[:, -count:], True, axis=1)
+    highest = maps.reshape(n, -1).argsort(1, kind="stable")[:, -count:]
+    np.put_along_axis(regions, highest, True, axis=1)
     regions = regions.reshape(n, height, width)
     shifted = np.stack([np.roll(r, rng.integers((height, width)), (0, 1)) for r in regions])
     pixels = images[:].astype(np.float32)
     ink = np.abs(pixels - background).mean(-1)
-    as_much = np.stack(
-        [_random_ink(own, own[region].sum(), rng) for own, region in zip(ink, regions, strict=True)]
-    )
+    pairs = zip(ink, regions, strict=True)
+    as_much = np.stack([_random_ink(own, own[region].sum(), rng) for own, region in pairs])
 
     def probability(pixels: np.ndarray) -> np.ndarray:
         return of_classes(softmax(predict(model, pixels)), classes)

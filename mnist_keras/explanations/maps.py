@@ -3,7 +3,7 @@
 Everything is written once, in `keras.ops` and NumPy. Only `_gradient` asks which backend runs.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from itertools import pairwise, product
 
 import keras
@@ -101,13 +101,18 @@ def _cam(
     after = _after(model, layer)
     size = model.input_shape[1:3]
     maps = []
-    for x, chosen in _chunks(images, classes):
+    for start in range(0, len(images), BATCH):
+        chunk = slice(start, start + BATCH)
+        x = ops.convert_to_tensor(images[chunk].astype("float32") / 255)
         features = front(x, training=False)
-        mask = ops.one_hot(chosen, model.output_shape[-1])
+        mask = ops.one_hot(classes[chunk], model.output_shape[-1])
 
-        def score(features: Tensor, mask: Tensor = mask) -> Tensor:
+        def score(x: Tensor, mask: Tensor = mask) -> Tensor:
+            for layer in after:
+                is_pool = isinstance(layer, keras.layers.MaxPooling2D)
+                x = _max_pool(layer, x) if is_pool else layer(x, training=False)
             # Summed over images, since the logit of each depends on its own features alone.
-            return ops.sum(_through(after, features) * mask)
+            return ops.sum(x * mask)
 
         slopes = _gradient(score, features)
         weights = ops.mean(slopes, axis=(1, 2), keepdims=True) if average else slopes
@@ -124,14 +129,6 @@ def _after(model: keras.Model, name: str) -> list[keras.layers.Layer]:
         if layer.input is not before.output:
             raise ExplanationError(f"{model.name} is not a chain of layers after {name}")
     return list(model.layers[start + 1 :])
-
-
-def _through(layers: Sequence[keras.layers.Layer], x: Tensor) -> Tensor:
-    """Return the output of a chain of layers."""
-    for layer in layers:
-        is_pool = isinstance(layer, keras.layers.MaxPooling2D)
-        x = _max_pool(layer, x) if is_pool else layer(x, training=False)
-    return x
 
 
 def _max_pool(layer: keras.layers.MaxPooling2D, x: Tensor) -> Tensor:
@@ -206,9 +203,8 @@ def occlusion(
     """
     height, width = images.shape[1:3]
     if not 1 <= stride <= patch <= min(height, width):
-        raise ExplanationError(
-            f"a patch of {patch} pixels, {stride} apart, on images of {height}×{width}"
-        )
+        said = f"a patch of {patch} pixels, {stride} apart, on images of {height}×{width}"
+        raise ExplanationError(said)
     classes = explained_classes(model, images, classes)
     # From half outside to half outside, so that the border is covered as often as the middle.
     ends = (max(side - patch // 2, side - patch + stride) for side in (height, width))
@@ -228,11 +224,7 @@ def occlusion(
 
 
 def explained_classes(model: keras.Model, images: Images, classes: np.ndarray | None) -> np.ndarray:
-    """Return the classes asked for, one for each image, or else the predicted ones.
-
-    Raises:
-        ExplanationError: If there is no such class, or not one class for each image.
-    """
+    """Return the classes asked for, one for each image, or else the predicted ones."""
     if classes is None:
         return np.asarray(predict(model, images).argmax(-1))
     classes = np.asarray(classes)
@@ -243,12 +235,6 @@ def explained_classes(model: keras.Model, images: Images, classes: np.ndarray | 
             f"Received: {classes}"
         )
     return classes
-
-
-def _chunks(images: Images, classes: np.ndarray) -> Iterator[tuple[Tensor, np.ndarray]]:
-    for start in range(0, len(images), BATCH):
-        x = images[start : start + BATCH].astype("float32") / 255
-        yield ops.convert_to_tensor(x), classes[start : start + BATCH]
 
 
 def _scaled(maps: np.ndarray) -> np.ndarray:
