@@ -4,14 +4,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import starmap, zip_longest
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from mnist_keras.experiments.results_folder import ResultsFolder
-from mnist_keras.training.record import Record, RecordError
+from mnist_keras.training.record import Record
 from mnist_keras.training.run import Run
 from mnist_keras.training.settings import ExperimentFields, Number
 
@@ -81,23 +79,6 @@ class Agreement:
         return found
 
 
-def named_records(folders: Iterable[Path]) -> list[tuple[str, Record]]:
-    """Return the records of results folders, each with the name of its folder and its backend.
-
-    Raises:
-        RecordError: If a folder has no records, or one that cannot be used.
-    """
-    named = []
-    for folder in folders:
-        found, refused = ResultsFolder(folder).records()
-        if refused:
-            raise refused[0]
-        if not found:
-            raise RecordError(f"{folder}: no results of `mnist-keras run`")
-        named += [(f"{folder.name} ({r.versions['backend']})", r) for r in found]
-    return named
-
-
 def compare(first: tuple[str, Record], second: tuple[str, Record]) -> Agreement:
     """Return the agreement of two records, each with its name; refuse other runs or data."""
     (name, one), (other_name, other) = first, second
@@ -107,6 +88,7 @@ def compare(first: tuple[str, Record], second: tuple[str, Record]) -> Agreement:
     # Without a network there is no loss.
     loss = _differences(mine.loss, theirs.loss) or (0.0,)
     pairs = zip_longest(loss, mine.loss, fillvalue=math.nan)
+    accuracies = _differences(mine.training_accuracy, theirs.training_accuracy)
     scored = {e: (one.scores[e], other.scores[e]) for e in sorted({*one.scores} & {*other.scores})}
     return Agreement(
         run=one.run,
@@ -117,9 +99,7 @@ def compare(first: tuple[str, Record], second: tuple[str, Record]) -> Agreement:
         ),
         loss=loss,
         share=tuple(apart / abs(whole) if apart else 0.0 for apart, whole in pairs),
-        training_accuracy=max(
-            _differences(mine.training_accuracy, theirs.training_accuracy), default=0.0
-        ),
+        training_accuracy=max(accuracies, default=0.0),
         predictions={
             epoch: float(np.concatenate([a.test == b.test, a.heldout == b.heldout]).mean())
             for epoch, (a, b) in scored.items()

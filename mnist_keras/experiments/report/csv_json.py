@@ -58,17 +58,12 @@ def _lines(row: Row) -> Iterator[dict[str, Any]]:
 
 
 def _verdict_line(verdict: Verdict) -> dict[str, Any]:
-    claim = verdict.claim
-    low, high = verdict.t_interval or (None, None)
+    claim, interval = verdict.claim, verdict.t_interval or ()
     return {
-        "arm": claim.arm,
-        "epoch": claim.epoch,
+        **{"arm": claim.arm, "epoch": claim.epoch, "measured": verdict.mean_difference},
         "quantity": f"{claim.quantity} less that of {claim.against}",
-        "measured": verdict.mean_difference,
-        "n": len(verdict.differences),
-        "low": low,
-        "high": high,
-        "verdict": verdict.verdict,
+        **{"n": len(verdict.differences), "verdict": verdict.verdict},
+        **dict(zip(("low", "high"), interval, strict=False)),
     }
 
 

@@ -119,12 +119,11 @@ def heldout_figure(results: Results) -> Figure:
     for axes, table in zip(panels, tables, strict=True):
         for line, row in enumerate(table.rows):
             if row.heldout:
-                errors = [max(100 * (1 - value), 0.05) for value in row.heldout]
-                low, high = t_interval(row.heldout) or (row.heldout[0],) * 2
-                settings = row.arm.settings
+                settings, interval = row.arm.settings, t_interval(row.heldout) or row.heldout * 2
                 color = COLORS[settings.has_network + settings.uses_unlabeled]
+                errors = [max(100 * (1 - value), 0.05) for value in row.heldout]
+                ends = [max(100 * (1 - bound), 0.05) for bound in interval]
                 axes.plot(errors, [line - 0.22] * len(errors), "o", color=color, ms=3, alpha=0.6)
-                ends = [max(100 * (1 - bound), 0.05) for bound in (low, high)]
                 axes.plot(ends, [line, line], "-", color=color, lw=2)
                 axes.plot([fmean(errors)], [line], "D", color=color, ms=5)
         for number, kind in enumerate(_KINDS):

@@ -30,18 +30,13 @@ def accuracy_table(rows: Sequence[Row]) -> list[list[str]]:
     if any(reported):
         cells = [_accuracy_cell(share, REPORTED_N) for share in reported]
         columns.append([f"reported (n = {REPORTED_N})", *cells])
-    n_test = max(row.n_test for row in rows)
-    tested = [_accuracy_cell(row.test, row.n_test) for row in rows]
-    columns.append([f"test ({_count(n_test)})", *tested])
-    n_heldout = max(row.n_heldout for row in rows)
+    test = [_accuracy_cell(row.test, row.n_test) for row in rows]
     held = [_accuracy_cell(row.heldout, row.n_heldout, t_interval(row.heldout)) for row in rows]
-    columns.append([f"held-out ({_count(n_heldout)})", *held])
+    n_test, n_heldout = max(row.n_test for row in rows), max(row.n_heldout for row in rows)
+    for name, n, cells in (("test", n_test, test), ("held-out", n_heldout, held)):
+        columns.append([f"{name} (n = {n:,})" if n else f"{name} ({_NONE})", *cells])
     columns.append(["seeds", *map(_seeds_cell, rows)])
     return list(map(list, zip(*columns, strict=True)))
-
-
-def _count(n: int) -> str:
-    return f"n = {n:,}" if n else _NONE
 
 
 def _seen_cell(row: Row) -> str:
@@ -157,13 +152,11 @@ def latex(results: Results) -> str:
 
 def _latex_table(table: Sequence[Sequence[str]], caption: str) -> str:
     header, *body = (" & ".join(map(_tex, row)) + r" \\" for row in table)
+    columns = "l" + "r" * (len(table[0]) - 1)
     lines = [
-        r"\begin{table}",
-        rf"\caption{{{_tex(caption)}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(table[0]) - 1)}}}",
+        *(r"\begin{table}", rf"\caption{{{_tex(caption)}}}", rf"\begin{{tabular}}{{{columns}}}"),
         *(r"\hline", header, r"\hline", *body, r"\hline"),
-        r"\end{tabular}",
-        r"\end{table}",
+        *(r"\end{tabular}", r"\end{table}"),
     ]
     return "\n".join(lines) + "\n"
 
@@ -171,13 +164,8 @@ def _latex_table(table: Sequence[Sequence[str]], caption: str) -> str:
 _TEX = str.maketrans(
     {
         **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        "–": "--",
-        "×": r"$\times$",
-        "−": r"$-$",
+        **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+        **{"±": r"$\pm$", "–": "--", "×": r"$\times$", "−": r"$-$"},
     }
 )
 
