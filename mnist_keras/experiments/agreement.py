@@ -4,12 +4,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import starmap, zip_longest
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from mnist_keras.training.record import Record
+from mnist_keras.experiments.results_folder import ResultsFolder
+from mnist_keras.training.record import Record, RecordError
 from mnist_keras.training.run import Run
 from mnist_keras.training.settings import ExperimentFields, Number
 
@@ -77,6 +79,23 @@ class Agreement:
         if promised and promised[-1] < tolerance.predictions:
             found.append(f"less than {tolerance.predictions:.1%} of predictions equal")
         return found
+
+
+def named_records(folders: Iterable[Path]) -> list[tuple[str, Record]]:
+    """Return the records of results folders, each with the name of its folder and its backend.
+
+    Raises:
+        RecordError: If a folder has no records, or one that cannot be used.
+    """
+    named = []
+    for folder in folders:
+        found, refused = ResultsFolder(folder).records()
+        if refused:
+            raise refused[0]
+        if not found:
+            raise RecordError(f"{folder}: no results of `mnist-keras run`")
+        named += [(f"{folder.name} ({r.versions['backend']})", r) for r in found]
+    return named
 
 
 def compare(first: tuple[str, Record], second: tuple[str, Record]) -> Agreement:
