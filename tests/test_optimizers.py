@@ -12,32 +12,32 @@ from mnist_keras import Adam, RAdam
 GRADIENTS = np.random.default_rng(0).normal(0, [[1.0], [1e-3], [1e-7]], (12, 3, 4))
 
 
-def adam(theta, gradients, lr=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
-    """Algorithm 1 of Kingma & Ba, in float64."""
-    m, v = np.zeros_like(theta), np.zeros_like(theta)
+def moments(gradients, beta_1, beta_2):
+    """Yield each step, the corrected mean of the gradients, and the mean of their squares."""
+    m = v = 0
     for t, g in enumerate(gradients, 1):
         m = beta_1 * m + (1 - beta_1) * g
         v = beta_2 * v + (1 - beta_2) * g * g
-        m_hat, v_hat = m / (1 - beta_1**t), v / (1 - beta_2**t)
-        theta = theta - lr * m_hat / (np.sqrt(v_hat) + epsilon)
+        yield t, m / (1 - beta_1**t), v
+
+
+def adam(theta, gradients, lr=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
+    """Algorithm 1 of Kingma & Ba, in float64."""
+    for t, m_hat, v in moments(gradients, beta_1, beta_2):
+        theta = theta - lr * m_hat / (np.sqrt(v / (1 - beta_2**t)) + epsilon)
     return theta
 
 
 def radam(theta, gradients, lr=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
     """Algorithm 2 of Liu et al. with the threshold of their program, in float64."""
-    m, v = np.zeros_like(theta), np.zeros_like(theta)
     rho_inf = 2 / (1 - beta_2) - 1
-    for t, g in enumerate(gradients, 1):
-        m = beta_1 * m + (1 - beta_1) * g
-        v = beta_2 * v + (1 - beta_2) * g * g
-        m_hat = m / (1 - beta_1**t)
+    for t, m_hat, v in moments(gradients, beta_1, beta_2):
         rho = rho_inf - 2 * t * beta_2**t / (1 - beta_2**t)
+        step = lr * m_hat
         if rho > 5:
             top, bottom = (rho - 4) * (rho - 2) * rho_inf, (rho_inf - 4) * (rho_inf - 2) * rho
-            adaptive = np.sqrt(1 - beta_2**t) / (np.sqrt(v) + epsilon)
-            theta = theta - lr * m_hat * np.sqrt(top / bottom) * adaptive
-        else:
-            theta = theta - lr * m_hat
+            step *= np.sqrt(top / bottom) * np.sqrt(1 - beta_2**t) / (np.sqrt(v) + epsilon)
+        theta = theta - step
     return theta
 
 
@@ -72,8 +72,7 @@ def test_epsilon_is_where_the_paper_has_it():
 def test_what_keras_optimizers_inherit(optimizer):
     """Weight decay, clipping, EMA and gradient accumulation work as in any Keras optimizer."""
     start = np.ones((1, 1))
-    zero = np.zeros((1, 1, 1))
-    decayed = run(optimizer(0.1, weight_decay=0.5), zero, start)
+    decayed = run(optimizer(0.1, weight_decay=0.5), np.zeros((1, 1, 1)), start)
     assert decayed[0, 0] == pytest.approx(0.95)
 
     clipped = run(optimizer(0.1, clipvalue=1e-3), np.full((6, 1, 1), 5.0), start)
@@ -100,7 +99,6 @@ def test_serializable(optimizer, tmp_path):
     again = keras.optimizers.deserialize(keras.optimizers.serialize(made))
     assert type(again) is optimizer
     assert again.get_config() == made.get_config()
-
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     model.compile(optimizer(0.01), "mse")
     x, y = np.ones((8, 4), np.float32), np.zeros((8, 2), np.float32)
