@@ -38,15 +38,11 @@ def test_scores_are_scikit_learns(answers):
     assert [score.n for score in found.classes] == counts.tolist()
     np.testing.assert_array_equal(found.confusion, metrics.confusion_matrix(labels, given))
     assert found.negative_log_likelihood == pytest.approx(metrics.log_loss(labels, probabilities))
-    squares = [
-        metrics.brier_score_loss(labels == c, probabilities[:, c], pos_label=True) for c in range(4)
-    ]
-    assert found.brier == pytest.approx(sum(squares))
-    for interval, value in (
-        (found.negative_log_likelihood_interval, found.negative_log_likelihood),
-        (found.brier_interval, found.brier),
-    ):
-        assert interval[0] < value < interval[1]
+    right = np.eye(4, dtype=bool)[labels].T
+    assert found.brier == pytest.approx(sum(map(metrics.brier_score_loss, right, probabilities.T)))
+    for name in ("negative_log_likelihood", "brier"):
+        low, high = getattr(found, f"{name}_interval")
+        assert low < getattr(found, name) < high
     first = found.classes[0]
     hits = int(found.confusion[0, 0])
     assert first.recall_interval == wilson_interval(hits, int(found.confusion[0].sum()))
@@ -54,16 +50,14 @@ def test_scores_are_scikit_learns(answers):
 
 
 def test_calibration_error_is_its_definition(answers):
-    """It is the sum over fifteen bins, found here image by image."""
+    """It is the sum over fifteen bins, found here one by one."""
     probabilities, labels = answers
     right = probabilities.argmax(1) == labels
     confidence = probabilities.max(1)
     expected = 0.0
     for number in range(15):
-        low, high = number / 15, (number + 1) / 15
-        own = [i for i in range(500) if low < confidence[i] <= high]
-        if own:
-            expected += abs(sum(right[own]) - sum(confidence[own])) / 500
+        own = (number / 15 < confidence) & (confidence <= (number + 1) / 15)
+        expected += abs(right[own].sum() - confidence[own].sum()) / 500
     found = evaluate(probabilities, labels, NAMES)
     assert found.calibration_error == pytest.approx(expected)
     assert sum(b.n for b in found.bins) == 500
