@@ -50,12 +50,8 @@ def distances(make_optimizer, x, y):
 
 
 x, y = (array[:400] for array in original_program.read_mnist(options(__doc__, "idx").idx))
-print_table(
-    [
-        ["optimizer", *(f"{step} steps" for step in STEPS)],
-        *(
-            [f"`{name}`", *(f"{value:.1e}" for value in distances(make_optimizer, x, y))]
-            for name, make_optimizer in OPTIMIZERS.items()
-        ),
-    ]
+rows = (
+    [f"`{name}`", *(f"{value:.1e}" for value in distances(make_optimizer, x, y))]
+    for name, make_optimizer in OPTIMIZERS.items()
 )
+print_table([["optimizer", *(f"{step} steps" for step in STEPS)], *rows])

@@ -2,9 +2,8 @@
 
     KERAS_BACKEND=jax python tests/benchmarks/dropout.py
 
-JAX and TensorFlow compile the step, and PyTorch runs it eagerly. The layers take turns, so that
-other work on the machine slows all of them alike. A cell is the median ratio of ours to Keras's
-over the rounds. `--seconds` is the time for each layer and round.
+JAX and TensorFlow compile the step, and PyTorch runs it eagerly. A cell is the median ratio of
+ours to Keras's over the rounds. `--seconds` is the time for each layer and round.
 """
 
 import statistics
@@ -25,7 +24,6 @@ CASES = [
 
 
 def make_step(layer, shape):
-    """Return a function of no arguments that computes output and gradient and waits for both."""
     x = np.random.default_rng(0).normal(size=shape).astype("float32")
 
     def squares(x, *state):

@@ -2,9 +2,8 @@
 
     KERAS_BACKEND=jax python tests/benchmarks/focal_loss.py [--plot docs/focal_loss.png]
 
-JAX and TensorFlow compile the step with XLA, and PyTorch runs it eagerly. The losses take turns,
-so that other work on the machine slows all of them alike. A cell of the printed table is the
-median ratio over the rounds. `--seconds` is the time for each loss and round. Any backend draws
+JAX and TensorFlow compile the step with XLA, and PyTorch runs it eagerly. A cell of the table is
+the median ratio over the rounds. `--seconds` is the time for each loss and round. Any backend draws
 the plot.
 """
 
@@ -18,15 +17,13 @@ from mnist_keras import FocalLoss
 from mnist_keras._foundations.pictures import COLORS, canvas
 
 SHAPES = [(128, 10), (4096, 10), (512, 1000), (2, 128, 128, 21)]
+KERAS_FOCAL = keras.losses.CategoricalFocalCrossentropy
 CROSS_ENTROPY = "SparseCategoricalCrossentropy"
 LOSSES = {
     CROSS_ENTROPY: (keras.losses.SparseCategoricalCrossentropy(from_logits=True), "integer"),
     "FocalLoss, integer labels": (FocalLoss(from_logits=True), "integer"),
     "FocalLoss, one-hot labels": (FocalLoss(from_logits=True), "one-hot"),
-    "CategoricalFocalCrossentropy": (
-        keras.losses.CategoricalFocalCrossentropy(alpha=1.0, from_logits=True),
-        "one-hot",
-    ),
+    "CategoricalFocalCrossentropy": (KERAS_FOCAL(alpha=1.0, from_logits=True), "one-hot"),
 }
 MARGINS = np.linspace(-30, 30, 1201, dtype="float32")
 GAMMAS = (0.0, 0.5, 2.0)
@@ -64,7 +61,7 @@ def plot(path):
     for gamma, color in zip(GAMMAS, COLORS, strict=False):
         options = {"gamma": gamma, "alpha": 1.0, "from_logits": True}
         ours = loss_and_slope(FocalLoss, **options)
-        theirs = loss_and_slope(keras.losses.CategoricalFocalCrossentropy, **options)
+        theirs = loss_and_slope(KERAS_FOCAL, **options)
         name = f"gamma = {gamma:g}"
         for axes, solid, dashed in zip((left, right), ours, theirs, strict=True):
             axes.plot(MARGINS, np.abs(solid), color=color, lw=3, alpha=0.5, label=name)
@@ -75,11 +72,8 @@ def plot(path):
         axes.set_xlabel("margin: logit of the true class minus the other")
         axes.grid(alpha=0.3)
     left.legend(fontsize=8)
-    figure.suptitle(
-        "FocalLoss (solid) and CategoricalFocalCrossentropy of "
-        f"Keras {keras.__version__} (dashed), two classes, float32",
-        fontsize=10,
-    )
+    theirs = f"CategoricalFocalCrossentropy of Keras {keras.__version__} (dashed)"
+    figure.suptitle(f"FocalLoss (solid) and {theirs}, two classes, float32", fontsize=10)
     figure.savefig(path, dpi=120)
 
 

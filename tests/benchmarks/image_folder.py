@@ -29,6 +29,13 @@ user_images.read(Path(sys.argv[1])).require()
 BATCH = 100
 
 
+def path_in(folder, number):
+    """Return the path of a file in the folder of its class, which is made."""
+    path = folder / str(number % 10) / f"{number}.png"
+    path.parent.mkdir(exist_ok=True, parents=True)
+    return path
+
+
 def make(folder, count):
     """Write noisy pictures of two gray spots, no two alike, in ten classes."""
     rng = np.random.default_rng(0)
@@ -39,9 +46,7 @@ def make(folder, count):
             for _ in range(2)
         )
         image = (180 * spots + rng.uniform(0, 20, (28, 28))).clip(0, 255).astype(np.uint8)
-        path = folder / str(number % 10) / f"{number}.png"
-        path.parent.mkdir(exist_ok=True, parents=True)
-        Image.fromarray(image).save(path)
+        Image.fromarray(image).save(path_in(folder, number))
 
 
 def loaders(folder):
@@ -71,7 +76,6 @@ def images_per_second(batches, most_batches):
 
 
 def audits(folder, images, files):
-    """Yield the header and a row for each audit, and for a walk over links to the same files."""
     yield ["", "seconds", "peak MB"]
     for name in ("first audit", "second audit"):
         seconds, _, memory = run_process([sys.executable, "-c", AUDIT, folder])
@@ -80,17 +84,14 @@ def audits(folder, images, files):
 
     with tempfile.TemporaryDirectory() as many:
         for number in range(files):
-            path = Path(many, str(number % 10), f"{number}.png")
-            path.parent.mkdir(exist_ok=True, parents=True)
             original = number % images  # a file can have only some thousand links
-            os.link(folder / str(original % 10) / f"{original}.png", path)
+            os.link(path_in(folder, original), path_in(Path(many), number))
         started = time.perf_counter()
         assert len(walk(Path(many)).files) == files
         yield [f"walk of {files:,} files", f"{time.perf_counter() - started:.1f}", ""]
 
 
 def epochs(folder, rounds):
-    """Yield the header and a row for each loader: its images per second."""
     speeds = {}
     for number in range(rounds):
         for name, batches in loaders(folder).items():

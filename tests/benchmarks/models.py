@@ -51,7 +51,6 @@ def over_seeds(values, digits):
 
 
 def calibration(images):
-    """Yield accuracy and calibration of the CNN, by loss and epochs."""
     yield ["loss", "epochs", "accuracy, %", "confidence minus accuracy, points", "ECE, %",
            "negative log-likelihood", "Brier score"]  # fmt: skip
     for epochs in (10, 50):
@@ -71,25 +70,22 @@ def calibration(images):
 
 
 def sanity(images):
-    """Yield the probability lost by erasing what a map points to, alone and beyond other pixels."""
     methods = {
         f"{title}, {name}": lambda *given, cam=cam, name=name: cam(*given, name)
         for title, cam in (("Grad-CAM", grad_cam), ("HiResCAM", hires_cam))
         for name in ("conv1", "conv2", "conv3")
     } | {"occlusion": occlusion}
-    ways = ("pointed to", "more than the same shape elsewhere", "more than as much ink")
-    means = {name: {way: [] for way in ways} for name in methods}
+    falls = {name: [] for name in methods}
     for model, own in trained(images, ORIGINAL, SEEDS):
         some = own.images[:200]
         classes = predict(model, some).argmax(1)
         for name, method in methods.items():
             e = erasure(model, some, method(model, some, classes), classes)
-            falls = (e.pointed, e.pointed - e.elsewhere, e.pointed - e.ink)
-            for way, fall in zip(ways, falls, strict=True):
-                means[name][way].append(float(fall.mean()))
-    yield ["map", *ways]
-    for name, by_way in means.items():
-        yield [name, *(over_seeds(values, 3) for values in by_way.values())]
+            by_way = (e.pointed, e.pointed - e.elsewhere, e.pointed - e.ink)
+            falls[name].append([float(fall.mean()) for fall in by_way])
+    yield ["map", "pointed to", "more than the same shape elsewhere", "more than as much ink"]
+    for name, seeds in falls.items():
+        yield [name, *(over_seeds(values, 3) for values in zip(*seeds, strict=True))]
 
 
 def photo(image, rng, pen):
@@ -114,28 +110,24 @@ def photo(image, rng, pen):
 
 
 def photos(images):
-    """Yield the accuracy on digits as they are, and on photos of them."""
     model, own = next(trained(images, ORIGINAL, [0]))
     rng = np.random.default_rng(0)
     own = own.take(np.sort(rng.permutation(len(own))[:1000]))
-    model_input = ModelInput.of(own.images)
-    sheets = [photo(image, rng, pen=False) for image in own.images]
-    thin = [photo(image, rng, pen=True) for image in own.images]
+    bring = ModelInput.of(own.images).bring
+    large = [np.asarray(Image.fromarray(x).resize((280, 280), BICUBIC)) for x in own.images]
+    sheets, thin = ([photo(x, rng, pen) for x in own.images] for pen in (False, True))
     kinds = {
         "as they are": own.images,
-        "inverted": [model_input.bring(255 - image) for image in own.images],
+        "inverted": map(bring, 255 - own.images),
         "inverted, `--invert no`": 255 - own.images,
-        "ten times as large": [
-            model_input.bring(np.asarray(Image.fromarray(image).resize((280, 280), BICUBIC)))
-            for image in own.images
-        ],
-        "photos": [model_input.bring(sheet) for sheet in sheets],
-        "photos, `--fit resize`": [model_input.bring(sheet, fit="resize") for sheet in sheets],
-        "photos, thin pen": [model_input.bring(sheet) for sheet in thin],
+        "ten times as large": map(bring, large),
+        "photos": map(bring, sheets),
+        "photos, `--fit resize`": [bring(sheet, fit="resize") for sheet in sheets],
+        "photos, thin pen": map(bring, thin),
     }
     yield ["1,000 held-out digits", "right, %"]
     for kind, shown in kinds.items():
-        right = int((predict(model, np.stack(shown)).argmax(1) == own.labels).sum())
+        right = int((predict(model, np.stack([*shown])).argmax(1) == own.labels).sum())
         low, high = (100 * bound for bound in wilson_interval(right, len(own)))
         yield [kind, f"{100 * right / len(own):.1f} [{low:.1f}, {high:.1f}]"]
 

@@ -8,8 +8,8 @@ the held-out images, because `mnist-keras run` does.
     python tests/benchmarks/original_program.py IDX_FOLDER
 """
 
-import argparse
 import gzip
+import sys
 import time
 from pathlib import Path
 
@@ -100,19 +100,15 @@ def train(name, network, criterion, optimizer, epochs, data):
 
 def accuracy(model, images):
     model.eval()
-    correct = 0
     with torch.no_grad():
-        for x, y in DataLoader(images, batch_size=100):
-            correct += (model(x).argmax(1) == y).sum().item()
+        batches = DataLoader(images, batch_size=100)
+        correct = sum((model(x).argmax(1) == y).sum().item() for x, y in batches)
     return 100 * correct / len(images)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("idx_folder", type=Path)
-    arguments = parser.parse_args()
     started = time.perf_counter()
-    x, y = read_mnist(arguments.idx_folder)
+    x, y = read_mnist(sys.argv[1])
     order = torch.randperm(len(y))
     chosen = torch.cat([order[y[order] == digit][:50] for digit in range(10)])
     rest = torch.ones(len(y), dtype=torch.bool)

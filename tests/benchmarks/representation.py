@@ -9,8 +9,10 @@ has it. `table` puts the held-out accuracies of several results folders side by 
 """
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean
+from unittest.mock import patch
 
 import chosen_backend  # noqa: F401
 import numpy as np
@@ -77,32 +79,23 @@ def cross_validated(settings, images, seed):
 
 
 def tuning(images, word=""):
-    """Yield the header and a row for each variant whose name has the word."""
     yield ["variant", "right of 2,000, % [Wilson's 95 % interval]"]
     for name, (arm, changes, numbers) in VARIANTS.items():
         if word not in name:
             continue
-        old = {place: getattr(*place) for place in numbers}
-        for (module, number), value in numbers.items():
-            setattr(module, number, value)
         settings = ARMS[arm].replace(**changes)
-        right = np.concatenate([cross_validated(settings, images, seed) for seed in SEEDS])
-        for (module, number), value in old.items():
-            setattr(module, number, value)
+        with ExitStack() as stack:
+            for place, value in numbers.items():
+                stack.enter_context(patch.object(*place, value))
+            right = np.concatenate([cross_validated(settings, images, seed) for seed in SEEDS])
         yield [name, percent(right.mean(), wilson_interval(right.sum(), len(right)))]
 
 
 def side_by_side(paths):
-    """Yield the header and a row for each arm: its held-out accuracy in each results folder."""
-    found = []
-    for path in paths:
-        folder = ResultsFolder(Path(path))
-        plan = folder.read_plan()
-        found.append(results(plan, folder.records()[0]))
-    yield [
-        "arm",
-        *(f"{each.plan.data_name}, {len(each.plan.data_fingerprints)} seeds" for each in found),
-    ]
+    folders = [ResultsFolder(Path(path)) for path in paths]
+    found = [results(folder.read_plan(), folder.records()[0]) for folder in folders]
+    plans = [each.plan for each in found]
+    yield ["arm", *(f"{plan.data_name}, {len(plan.data_fingerprints)} seeds" for plan in plans)]
     for arm in EXPERIMENT.arms:
         cells = []
         for each in found:

@@ -12,9 +12,7 @@ from mnist_keras._foundations.texts import markdown_table
 
 def options(description, *paths, **defaults):
     """Return the command line's paths, and its options, which have these defaults."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description)
     for name in paths:
         parser.add_argument(name, type=Path)
     for name, default in defaults.items():
@@ -58,11 +56,7 @@ def run_process(command):
 
 
 def gradient_step(function, x, *others, xla=True):
-    """Return a function that computes `function(x, *others)` and its gradient in x, which it waits
-    for and returns.
-
-    JAX and TensorFlow (with XLA or without) compile it, and PyTorch runs it eagerly.
-    """
+    """Return a function that computes `function(x, *others)` and returns its gradient in x."""
     import keras
 
     if keras.backend.backend() == "jax":
