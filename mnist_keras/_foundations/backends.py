@@ -23,15 +23,10 @@ class BackendError(RuntimeError):
 
 @dataclass(frozen=True)
 class Backend:
-    """A backend and where its name comes from.
+    """A backend and where its name comes from."""
 
-    Attributes:
-        name: `"jax"`, `"tensorflow"` or `"torch"`.
-        chosen_by: `"--backend"`, `"KERAS_BACKEND"` or `"first installed"`.
-    """
-
-    name: str
-    chosen_by: str
+    name: str  # one of `TRAINABLE`
+    chosen_by: str  # "--backend", "KERAS_BACKEND" or "first installed"
 
     @property
     def version(self) -> str:
@@ -45,19 +40,10 @@ def installed() -> list[str]:
 
 
 def choose(option: str | None = None) -> Backend:
-    """Return the backend that the option, the environment or the machine names.
-
-    Args:
-        option: Name given by the user, or `None` to ask `KERAS_BACKEND` and then
-            take the first installed one of `TRAINABLE`.
-
-    Raises:
-        BackendError: If the name is unknown, cannot train or is not installed.
-    """
-    environment = os.environ.get("KERAS_BACKEND")
+    """Return the backend that the option, `KERAS_BACKEND` or, last, the machine names."""
     if option is not None:
         backend = Backend(option, "--backend")
-    elif environment:
+    elif environment := os.environ.get("KERAS_BACKEND"):
         backend = Backend(environment, "KERAS_BACKEND")
     elif available := installed():
         backend = Backend(available[0], "first installed")
@@ -68,13 +54,12 @@ def choose(option: str | None = None) -> Backend:
         )
 
     name = backend.name
+    choices = f"Choose one of {', '.join(TRAINABLE)}"
     if name in PREDICT_ONLY:
-        raise BackendError(
-            f"{backend.chosen_by}: {name!r} cannot train. Choose one of {', '.join(TRAINABLE)}"
-        )
+        raise BackendError(f"{backend.chosen_by}: {name!r} cannot train. {choices}")
     if name not in TRAINABLE:
         near = difflib.get_close_matches(name.lower(), TRAINABLE, 1, 0.5)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Choose one of {', '.join(TRAINABLE)}"
+        hint = f"Did you mean {near[0]!r}?" if near else choices
         raise BackendError(f"{backend.chosen_by}: unknown backend {name!r}. {hint}")
     if not importlib.util.find_spec(name):
         others = f" (installed: {', '.join(installed())})" if installed() else ""
@@ -90,17 +75,13 @@ def use(backend: Backend) -> None:
 
     After this call, `keras.json` and Keras's environment variables (another float type, epsilon
     or data format, a limit of epochs) change no number.
-
-    Raises:
-        BackendError: If the backend does not import, or Keras already runs on another.
     """
     name = backend.name
-    if "keras" in sys.modules:
-        running = sys.modules["keras"].backend.backend()
-        if running != name:
-            raise BackendError(
-                f"Keras already runs on {running!r} in this process; {name!r} needs a new one"
-            )
+    running = sys.modules["keras"].backend.backend() if "keras" in sys.modules else name
+    if running != name:
+        raise BackendError(
+            f"Keras already runs on {running!r} in this process; {name!r} needs a new one"
+        )
     before = os.environ.get("KERAS_BACKEND")
     # TensorFlow may import Keras, which reads this only once.
     os.environ["KERAS_BACKEND"] = name
@@ -145,6 +126,6 @@ def versions() -> dict[str, str]:
     import keras
 
     name = keras.backend.backend()
-    packages = {"mnist-keras": "mnist-keras", "keras": "keras", "numpy": "numpy"}
-    found = {key: importlib.metadata.version(package) for key, package in packages.items()}
+    packages = ("mnist-keras", "keras", "numpy")
+    found = {package: importlib.metadata.version(package) for package in packages}
     return found | {"backend": name, name: str(sys.modules[name].__version__)}

@@ -30,12 +30,7 @@ class Fields(BaseModel):
 
 
 def sentence(error: ValidationError, record: type[BaseModel]) -> str:
-    """Return the first thing that is wrong with a record: the place, the value, what is expected.
-
-    Args:
-        error: What pydantic raised.
-        record: The class whose fields were checked.
-    """
+    """Return the first thing that is wrong with a record: place, value, and what is expected."""
     found = error.errors(include_url=False)[0]
     location, value = found["loc"], found["input"]
     if found["type"] == "value_error":  # a rule of ours, or a record within: they name the field
@@ -66,12 +61,8 @@ def unknown(what: str, value: Any, known: Iterable[str]) -> str:
 
 def _place(location: tuple[int | str, ...]) -> str:
     """Say in which of several records a field is: `("arms", 2, "epochs")` is in `arm 3`."""
-    pairs = pairwise(location)
-    return "".join(
-        f"{str(word).removesuffix('s')} {number + 1}: "
-        for word, number in pairs
-        if isinstance(number, int)
-    )
+    numbered = ((word, number) for word, number in pairwise(location) if isinstance(number, int))
+    return "".join(f"{str(word).removesuffix('s')} {number + 1}: " for word, number in numbered)
 
 
 _KINDS = {

@@ -38,12 +38,7 @@ def write(path: Path, content: bytes) -> None:
 def whole(path: Path, suffix: str | None = None) -> Iterator[Path]:
     """Yield the name of a file or folder to write, which replaces `path` once it is whole.
 
-    Args:
-        path: The place of the file or folder.
-        suffix: Ending of the yielded name, where a writer chooses a format by it.
-
-    Raises:
-        FileError: If it cannot be written.
+    The name ends in `suffix`, where a writer chooses a format by it.
     """
     unfinished = _unfinished(path, path.suffix if suffix is None else suffix)
     try:
@@ -56,18 +51,13 @@ def whole(path: Path, suffix: str | None = None) -> Iterator[Path]:
                     os.fsync(file.fileno())
             os.replace(unfinished, path)
     finally:
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a file that cannot be written, before the work for it begins.
-
-    Raises:
-        FileError: If it cannot be written.
-    """
+    """Refuse a file that cannot be written, before the work for it begins."""
     with naming(path):
         trial = _unfinished(path, path.suffix)
         trial.touch()

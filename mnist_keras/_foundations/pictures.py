@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import matplotlib
@@ -42,12 +43,10 @@ def draw_confusion(
     axes.imshow(shares, cmap="Greys", vmin=0, vmax=100)
     classes = range(len(shares))
     if len(shares) <= 12:
-        for y in classes:
-            for x in classes:
-                if shares[y][x] >= 0.5:
-                    color = "white" if shares[y][x] > 50 else "black"
-                    share = f"{shares[y][x]:.0f}"
-                    axes.text(x, y, share, color=color, ha="center", va="center", fontsize=7)
+        for y, x in product(classes, classes):
+            if (share := shares[y][x]) >= 0.5:
+                color = "white" if share > 50 else "black"
+                axes.text(x, y, f"{share:.0f}", color=color, ha="center", va="center", fontsize=7)
         names = [n if len(n) <= 16 else f"{n[:15]}…" for n in class_names]
         upright = max(map(len, names)) > 2
         axes.set_xticks(classes, names, fontsize=8, rotation=90 if upright else 0)
@@ -77,15 +76,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The pictures of a folder as a page shows them.
-
-    Attributes:
-        title: What all of them show.
-        pictures: Name, caption and SVG of each.
-    """
+    """The pictures of a folder as a page shows them."""
 
     title: str
-    pictures: tuple[tuple[str, str, bytes], ...]
+    pictures: tuple[tuple[str, str, bytes], ...]  # name, caption and SVG of each
 
 
 def write_picture(folder: Path, picture: Picture) -> None:
@@ -101,11 +95,7 @@ def write_index(folder: Path, title: str, captions: Mapping[str, str]) -> None:
 
 
 def read_gallery(folder: Path) -> Gallery | None:
-    """Return the pictures of a folder, or `None` if it has no index of pictures.
-
-    Raises:
-        FileError: If the index cannot be read, or names a picture that is not there.
-    """
+    """Return the pictures of a folder, or `None` if it has no index of pictures."""
     index = folder / INDEX
     try:
         if not index.exists():

@@ -10,15 +10,9 @@ from mnist_keras._foundations.seeds import generator
 
 
 def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion.
+    """Return the Wilson score interval of a proportion: its bounds, between 0 and 1.
 
-    Args:
-        successes: How many of the `n` succeeded, or a mean of such counts.
-        n: Number of trials, at least 1.
-        confidence: Between 0 and 1.
-
-    Returns:
-        Lower and upper bound, between 0 and 1.
+    `successes` of the `n` >= 1 trials are a count, or a mean of counts.
 
     Example:
 
@@ -59,10 +53,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
 
     It is the share of all assignments of signs whose mean is at least as far from 0 as the
     observed one. Up to 16 pairs it is exact. Beyond, the assignments are the observed one and
-    2¹⁶ others, drawn with a fixed seed.
-
-    Args:
-        differences: One for each pair, e.g. for each seed; at least one.
+    2¹⁶ others, drawn with a fixed seed. There is one difference for each pair, at least one.
 
     Example:
 
@@ -85,9 +76,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
 def mcnemar_p(only_first: int, only_second: int) -> float:
     """Return the exact two-sided p-value of McNemar's test.
 
-    Args:
-        only_first: Images that only the first of two classifiers gets right.
-        only_second: Images that only the second gets right.
+    The counts are of images that only the first, or only the second, classifier gets right.
 
     Example:
 

@@ -11,14 +11,10 @@ def percent(
     digits: int = 2,
     unit: str = "",
 ) -> str:
-    """Return a share in percent with its interval.
+    """Return a share in percent with its interval, whose bounds get one decimal.
 
-    Args:
-        share: Between 0 and 1, like the bounds and the spread.
-        interval: Lower and upper bound; they get one decimal.
-        spread: Standard deviation, shown behind the share if there is one.
-        digits: Decimals of the share and the spread.
-        unit: Written between the share and the brackets.
+    All numbers are given between 0 and 1. The standard deviation `spread` stands behind the share
+    if there is one, and the unit between the share and the brackets.
 
     Example:
 
@@ -33,9 +29,7 @@ def percent(
 def markdown_table(table: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield the lines of a Markdown table whose columns also line up in a terminal.
 
-    Args:
-        table: The header and the rows. The first column is aligned to the left, the others to the
-            right.
+    The first row is the header. The first column is aligned to the left, the others to the right.
     """
     # Not by tabulate: it escapes no "|", marks the first column too, and widens short headers.
     cells = [[cell.replace("|", "\\|") for cell in row] for row in table]
