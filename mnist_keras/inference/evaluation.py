@@ -14,6 +14,7 @@ import numpy as np
 
 from mnist_keras._foundations.statistics import t_interval, wilson_interval
 from mnist_keras.datasets.images import DataError, LabeledImages
+from mnist_keras.models.prediction import of_classes
 
 _BINS = 15  # as Guo et al.
 # With a probability of 0, a single image would make the mean likelihood infinite.
@@ -103,12 +104,10 @@ def evaluate(
         )
     if not np.isfinite(probabilities).all():
         raise DataError("the model's probabilities are not finite numbers")
-    rows = np.arange(n)
     given, confidence = probabilities.argmax(1), probabilities.max(1)
     right = given == labels
-    likelihoods = -np.log(np.maximum(probabilities[rows, labels], _LEAST))
-    truth = np.zeros_like(probabilities)
-    truth[rows, labels] = 1
+    likelihoods = -np.log(np.maximum(of_classes(probabilities, labels), _LEAST))
+    truth = np.eye(count, dtype=probabilities.dtype)[labels]
     distances = ((probabilities - truth) ** 2).sum(1)
     confusion = np.bincount(labels * count + given, minlength=count**2).reshape(count, count)
     counts = np.stack([confusion.diagonal(), confusion.sum(0), confusion.sum(1)], axis=1)

@@ -73,11 +73,9 @@ class Card(Fields):
     ]
     """One name a logit; empty for an encoder, whose outputs are features."""
     input: ModelInput
-    """The images it takes."""
     settings: Settings
-    """How it was trained."""
     seed: Annotated[int, Field(ge=0)]
-    """The seed of that training."""
+    """With the settings, what decided its training."""
     data_name: str
     """What it was trained on, as tables show it."""
     data_fingerprint: str
