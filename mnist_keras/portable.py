@@ -171,9 +171,7 @@ class Dropout(keras.layers.Layer):
     def keep(self, key_and_step: Tensor, input_shape: Sequence[int]) -> Tensor:
         """Return the mask of one step: a boolean tensor, true where an element is kept.
 
-        Args:
-            key_and_step: The two integers that `seed_generator` holds.
-            input_shape: Shape of the inputs, to which the mask broadcasts.
+        `seed_generator` holds the two integers `key_and_step`. The mask broadcasts to the inputs.
         """
         noise_shape = self.noise_shape or input_shape
         pairs = zip(noise_shape, input_shape, strict=True)

@@ -258,13 +258,10 @@ def _focused(log_odds: Tensor, gamma: Any) -> Tensor:
 
 
 def _split(label: Tensor, y_pred: Tensor, from_logits: bool) -> tuple[Tensor, ...]:
-    """Split the classes into one and the others.
+    """Split the classes into one and the others. Scores are probabilities up to a factor per row.
 
-    Scores are probabilities up to a factor per row.
-
-    Returns:
-        The log-odds against the one class and its log-score, of shape `(..., 1)`; the log-scores
-        and the scores of the others, of the shape of `y_pred`, where the score of the one is 0.
+    Returned are the log-odds against the one class and its log-score, of shape `(..., 1)`; the
+    log-scores and the scores of the others, shaped like `y_pred`, where the score of the one is 0.
     """
     is_class = _is_class(label, y_pred)
     own = ops.take_along_axis(y_pred, label, axis=-1)

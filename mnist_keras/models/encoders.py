@@ -82,20 +82,13 @@ def count_parameters(input_shape: Sequence[int], num_classes: int, width: int) -
 
 
 def _features(x: Tensor, activation: str | None, width: int, seed: int) -> Tensor:
-    def convolution(x: Tensor, number: int, channels: int, size: int) -> Tensor:
-        initial = HeUniform(f"conv{number}/kernel", seed)
-        options = {"padding": "same", "data_format": "channels_last", "use_bias": False}
-        options |= {"kernel_initializer": initial, "name": f"conv{number}"}
-        x = layers.Conv2D(channels, size, **options)(x)
-        x = layers.BatchNormalization(axis=-1, momentum=_MOMENTUM, name=f"norm{number}")(x)
-        return layers.Activation(activation, name=f"activation{number}")(x)
-
-    def pool(x: Tensor, number: int) -> Tensor:
-        return layers.MaxPooling2D(2, data_format="channels_last", name=f"pool{number}")(x)
-
-    x = pool(convolution(x, 1, width, 5), 1)
-    x = convolution(convolution(x, 2, 2 * width, 3), 3, 2 * width, 3)
-    x = pool(x, 2)
-    x = convolution(convolution(x, 4, 4 * width, 3), 5, 4 * width, 3)
-    x = pool(x, 3)
+    layout = {"data_format": "channels_last"}
+    for stage, numbers in enumerate(((1,), (2, 3), (4, 5))):
+        for number in numbers:
+            options = {"padding": "same", "use_bias": False, "name": f"conv{number}"} | layout
+            options["kernel_initializer"] = HeUniform(f"conv{number}/kernel", seed)
+            x = layers.Conv2D(2**stage * width, 5 if stage == 0 else 3, **options)(x)
+            x = layers.BatchNormalization(axis=-1, momentum=_MOMENTUM, name=f"norm{number}")(x)
+            x = layers.Activation(activation, name=f"activation{number}")(x)
+        x = layers.MaxPooling2D(2, name=f"pool{stage + 1}", **layout)(x)
     return layers.Flatten(data_format="channels_last", name="flatten")(x)

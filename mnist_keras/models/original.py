@@ -79,9 +79,9 @@ def cnn(
     """
     inputs = keras.Input(input_shape, name="images")
     x = _conv(inputs, 32, "conv1", seed, activation)
-    x = _max_pool(x, "pool1")
+    x = layers.MaxPooling2D(2, data_format="channels_last", name="pool1")(x)
     x = _conv(x, 64, "conv2", seed)
-    x = _max_pool(x, "pool2")
+    x = layers.MaxPooling2D(2, data_format="channels_last", name="pool2")(x)
     x = SpatialDropout2D(_DROPOUT_RATE, seed, name="dropout1")(x)
     x = _conv(x, 128, "conv3", seed, activation)
     x = SpatialDropout2D(_DROPOUT_RATE, seed, name="dropout2")(x)
@@ -105,17 +105,12 @@ def count_parameters(name: str, input_shape: Sequence[int], num_classes: int) ->
 
 
 def _dense(x: Tensor, units: int, name: str, seed: int, activation: str | None = None) -> Tensor:
-    options = _options(name, activation, seed, fan_in=x.shape[-1])
-    return layers.Dense(units, **options)(x)
+    return layers.Dense(units, **_options(name, activation, seed, fan_in=x.shape[-1]))(x)
 
 
 def _conv(x: Tensor, filters: int, name: str, seed: int, activation: str | None = None) -> Tensor:
     options = _options(name, activation, seed, fan_in=3 * 3 * x.shape[-1])
     return layers.Conv2D(filters, 3, padding="same", data_format="channels_last", **options)(x)
-
-
-def _max_pool(x: Tensor, name: str) -> Tensor:
-    return layers.MaxPooling2D(2, data_format="channels_last", name=name)(x)
 
 
 def _options(name: str, activation: str | None, seed: int, fan_in: int) -> dict[str, Any]:
