@@ -188,8 +188,7 @@ def test_forged_weights_are_refused(forged, model_file, tmp_path):
         path.write_bytes(genuine)
         with h5py.File(path, "a") as file:
             edit(file)
-        content = path.read_bytes()
-        return forged("model.weights.h5", "weights", content.ljust(len(genuine), b"\0"))
+        return forged("model.weights.h5", "weights", path.read_bytes().ljust(len(genuine), b"\0"))
 
     def link(file):
         del file["layers"]

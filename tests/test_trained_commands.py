@@ -200,9 +200,7 @@ def test_evaluate_command(invoke, model_file, trained, folder, tmp_path):
         assert (out / f"{name}.svg").read_text().startswith("<?xml")
 
 
-def test_evaluate_knows_what_was_trained_on(
-    invoke, model_file, digits_data, trained, tmp_path, write_images
-):
+def test_seen_images_are_counted(invoke, model_file, digits_data, trained, tmp_path, write_images):
     """Images of the training set are counted, and left out on demand."""
     images = digits_data.images
     folder = write_images(tmp_path / "train", images.images[..., 0], images.labels)
