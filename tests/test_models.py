@@ -1,14 +1,17 @@
-"""The original's two networks."""
+"""The original's two networks, and the small modern one with its encoder."""
 
 import keras
 import numpy as np
 import pytest
+from keras import ops
 from keras.ops import convert_to_numpy
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from mnist_keras import basic_net, cnn
-from mnist_keras.models import original as models
+from mnist_keras.models import encoders, original
+from mnist_keras.models.encoders import encoder, small_cnn
 from mnist_keras.models.torch_weights import load_torch_state, torch_state
+from mnist_keras.training.networks import get_weights
 
 X = np.random.default_rng(0).random((3, 28, 28, 3), dtype=np.float32)
 
@@ -27,13 +30,12 @@ def test_parameters_and_logits(build, count):
 def test_seed_decides_the_weights(build):
     """Equal seeds give equal weights, other seeds others; every tensor has its own bound."""
     model, again, other = build(seed=1), build(seed=1), build(seed=2)
-    for a, b, c in zip(model.weights, again.weights, other.weights, strict=True):
-        a, b, c = map(convert_to_numpy, (a, b, c))
+    for a, b, c in zip(*(m.get_weights() for m in (model, again, other)), strict=True):
         assert_array_equal(a, b)
         assert np.abs(a - c).max() > 0
     for layer in model.layers:
         if layer.weights:
-            kernel, bias = map(convert_to_numpy, layer.weights)
+            kernel, bias = layer.get_weights()
             bound = 1 / np.sqrt(np.prod(kernel.shape[:-1]))
             assert 0.7 * bound < abs(kernel).max() <= bound * (1 + 1e-6)
             assert abs(bias).max() <= bound * (1 + 1e-6)
@@ -43,9 +45,8 @@ def test_activation_replaces_relu_but_not_in_conv2():
     """Another activation is used everywhere but after the second convolution, which has none."""
     model = cnn(activation="tanh")
     found = {layer.name: layer.activation.__name__ for layer in model.layers if layer.weights}
-    linear = {name for name, activation in found.items() if activation == "linear"}
-    assert linear == {"conv2", "fc3"}
-    assert {found[name] for name in ("conv1", "conv3", "fc1", "fc2")} == {"tanh"}
+    tanh, linear = ("conv1", "conv3", "fc1", "fc2"), ("conv2", "fc3")
+    assert found == dict.fromkeys(tanh, "tanh") | dict.fromkeys(linear, "linear")
 
 
 def test_other_shapes_and_channels_first_default():
@@ -74,10 +75,7 @@ def test_torch_state_has_pytorchs_layout(build):
     """Outputs come first, channels before rows and columns; what is read back is the same."""
     model = build((20, 24, 3), num_classes=4, seed=1)
     state = torch_state(model)
-
-    kernels = {
-        layer.name: convert_to_numpy(layer.kernel) for layer in model.layers[1:] if layer.weights
-    }
+    kernels = {layer.name: layer.get_weights()[0] for layer in model.layers if layer.weights}
     height, width, channels = model.get_layer("flatten").input.shape[1:]
     for y, x, c in np.ndindex(height, width, channels):
         ours = kernels["fc1"][(y * width + x) * channels + c]
@@ -86,7 +84,6 @@ def test_torch_state_has_pytorchs_layout(build):
     if build is cnn:
         for o, i, y, x in np.ndindex(4, 32, 3, 3):
             assert kernels["conv2"][y, x, i, o] == state["conv2.weight"][o, i, y, x]
-
     other = build((20, 24, 3), num_classes=4, seed=2)
     load_torch_state(other, state)
     for mine, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
@@ -119,5 +116,56 @@ def test_wrong_torch_states_are_one_error_and_change_nothing():
 def test_count_parameters(name, shape):
     """The count that is known without a network is the network's."""
     for classes in (2, 10):
-        built = getattr(models, name)(shape, classes)
-        assert models.count_parameters(name, shape, classes) == built.count_params()
+        built = getattr(original, name)(shape, classes)
+        assert original.count_parameters(name, shape, classes) == built.count_params()
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("shape", "classes", "width"),
+    [((28, 28, 1), 10, 16), ((28, 28, 3), 10, 24), ((40, 33, 1), 2, 5)],
+)
+def test_parameters_are_counted_without_building(shape, classes, width):
+    """Of every shape, of the network with classes and of the encoder, which has none."""
+    network, features = small_cnn(shape, classes, width=width), encoder(shape, width=width)
+    assert network.count_params() == encoders.count_parameters(shape, classes, width)
+    assert features.count_params() == encoders.count_parameters(shape, 0, width)
+
+
+def test_the_encoder_is_the_beginning_of_the_network():
+    """Same names, same initial weights, so that the weights of one are those of the other."""
+    own, whole = get_weights(encoder(seed=3)), get_weights(small_cnn(seed=3))
+    assert set(whole) - set(own) == {"logits/kernel", "logits/bias"}
+    for path, weights in own.items():
+        assert_array_equal(weights, whole[path])
+    assert np.any(own["conv1/kernel"] != get_weights(encoder(seed=4))["conv1/kernel"])
+
+
+def test_features_by_hand():
+    """The encoder is what its docstring says, computed here with plain operations."""
+    model = encoder((8, 8, 1), width=2, seed=1)
+    x = np.random.default_rng(0).random((3, 8, 8, 1), dtype=np.float32)
+    expected = x
+    for number in range(1, 6):
+        kernel = model.get_layer(f"conv{number}").kernel
+        expected = ops.conv(expected, kernel, padding="same", data_format="channels_last")
+        expected = ops.relu(expected / np.sqrt(1 + 1e-3))  # mean 0, variance 1 at first
+        if number in (1, 3, 5):
+            expected = ops.max_pool(expected, 2, 2, data_format="channels_last")
+    expected = convert_to_numpy(expected).reshape(3, -1)
+    assert_allclose(convert_to_numpy(model(x)), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_all_classes_are_equally_likely_at_first():
+    """The first loss is the logarithm of the number of classes, whatever the image."""
+    x = np.random.default_rng(0).random((3, 28, 28, 1), dtype=np.float32)
+    assert not convert_to_numpy(small_cnn(num_classes=7)(x)).any()
+
+
+def test_masks_differ_from_step_to_step():
+    """Dropout stands before the logits, and is the portable one."""
+    layer = small_cnn().get_layer("dropout")
+    ones = np.ones((2, 576), "float32")
+    first, second = (convert_to_numpy(layer(ones, training=True)) for _ in range(2))
+    assert np.any(first != second)
+    assert 0.5 < (first > 0).mean() < 0.7
