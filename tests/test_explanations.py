@@ -1,5 +1,6 @@
-"""Maps of what a model looked at: the published formula, on every backend, and sanity checks."""
+"""Maps of what a model looked at, by their formulas and on every backend; features and t-SNE."""
 
+import itertools
 import subprocess
 import sys
 
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from keras import ops
 from keras.ops import convert_to_numpy
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from mnist_keras._foundations import backends
+from mnist_keras.explanations.embeddings import features, nearest_neighbor_score, tsne
 from mnist_keras.explanations.erasure import erasure
 from mnist_keras.explanations.maps import (
     ExplanationError,
@@ -22,16 +24,20 @@ from mnist_keras.explanations.maps import (
 from mnist_keras.models.prediction import predict, softmax
 from mnist_keras.portable import GlorotUniform
 
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 12, 10, 1), dtype=np.uint8)
+POOL, FLATTEN = keras.layers.GlobalAveragePooling2D, keras.layers.Flatten
+
 
 def after_convolution(layer):
-    """Return a network of a convolution, that layer, and a dense one, with weights drawn once."""
+    """Return a network of a convolution, that layer, and a dense one, with the same weights."""
     inputs = keras.Input((12, 10, 1))
-    drawn = {name: GlorotUniform(f"{name}/kernel", seed=1) for name in ("conv", "dense")}
-    convolution = keras.layers.Conv2D(
-        *(4, 3, 1, "same", "channels_last"), name="conv", kernel_initializer=drawn["conv"]
+    conv, dense = (
+        {"name": name, "kernel_initializer": GlorotUniform(f"{name}/kernel", seed=1)}
+        for name in ("conv", "dense")
     )
-    dense = keras.layers.Dense(3, name="dense", kernel_initializer=drawn["dense"])
-    return keras.Model(inputs, dense(layer(convolution(inputs))))
+    x = keras.layers.Conv2D(4, 3, padding="same", data_format="channels_last", **conv)(inputs)
+    x = layer(data_format="channels_last")(x)
+    return keras.Model(inputs, keras.layers.Dense(3, **dense)(x))
 
 
 def linear_in_pixels(weights):
@@ -46,16 +52,8 @@ def linear_in_pixels(weights):
 
 @pytest.fixture(scope="module")
 def linear():
-    """A convolution, the mean over positions, and a dense layer: its Grad-CAM can be written down.
-
-    With `z_c = Σₖ w_kc mean(A_k)`, every gradient is `w_kc / (height · width)`.
-    """
-    return after_convolution(keras.layers.GlobalAveragePooling2D(data_format="channels_last"))
-
-
-@pytest.fixture(scope="module")
-def images():
-    return np.random.default_rng(0).integers(0, 256, (5, 12, 10, 1), dtype=np.uint8)
+    """A convolution, the mean over positions, and a dense layer."""
+    return after_convolution(POOL)
 
 
 @pytest.fixture(scope="module")
@@ -64,25 +62,17 @@ def digits(digits_data):
     return digits_data.heldout.take(np.arange(0, 1297, 43)[:30])
 
 
-def test_grad_cam_is_the_papers_formula(linear, images):
-    """On a network whose gradients are known, the map is the weighted sum of its channels."""
-    classes = np.array([0, 1, 2, 0, 1])
-    features = predict(keras.Model(linear.input, linear.get_layer("conv").output), images)
-    weights = convert_to_numpy(linear.get_layer("dense").kernel).astype(np.float64)
-    expected = np.einsum("nyxk,kn->nyx", features, weights[:, classes] / 120).clip(0)
+@pytest.mark.parametrize(
+    ("cam", "layer", "positions"), [(grad_cam, POOL, (1, 1)), (hires_cam, FLATTEN, (12, 10))]
+)
+def test_maps_are_the_papers_formulas(cam, layer, positions):
+    """Where gradients are the dense layer's weights, maps are the channels' weighted sums."""
+    model, classes = after_convolution(layer), np.array([0, 1, 2, 0, 1])
+    channels = predict(keras.Model(model.input, model.get_layer("conv").output), IMAGES)
+    weights = convert_to_numpy(model.get_layer("dense").kernel)[:, classes].T.astype(np.float64)
+    expected = (channels * weights.reshape(5, *positions, 4)).sum(-1).clip(0)
     expected /= np.maximum(expected.max((1, 2), keepdims=True), 1e-9)
-    assert_allclose(grad_cam(linear, images, classes), expected, atol=1e-5)
-
-
-def test_hires_cam_is_its_formula(images):
-    """Before a dense layer, it is what each position adds to the logit, written down."""
-    model = after_convolution(keras.layers.Flatten(data_format="channels_last"))
-    classes = np.array([0, 1, 2, 0, 1])
-    features = predict(keras.Model(model.input, model.get_layer("conv").output), images)
-    kernel = convert_to_numpy(model.get_layer("dense").kernel).reshape(12, 10, 4, 3)
-    expected = np.einsum("nyxk,yxkn->nyx", features, kernel[..., classes].astype(float)).clip(0)
-    expected /= expected.max((1, 2), keepdims=True)
-    assert_allclose(hires_cam(model, images, classes), expected, atol=1e-5)
+    assert_allclose(cam(model, IMAGES, classes), expected, atol=1e-5)
 
 
 def test_grad_cam_of_finite_differences(trained, digits):
@@ -90,25 +80,21 @@ def test_grad_cam_of_finite_differences(trained, digits):
     model = trained("cnn").model
     front = keras.Model(model.input, model.get_layer("conv3").output)
     back = keras.Model(model.get_layer("conv3").output, model.output)
-    features = predict(front, digits.images[:1])
+    channels = predict(front, digits.images[:1])
     label = int(predict(model, digits.images[:1]).argmax())
     step = 1e-2
     slopes = []
-    for channel in range(features.shape[-1]):
-        shifted = np.repeat(features, 2, axis=0)
-        shifted[0, ..., channel] += step
-        shifted[1, ..., channel] -= step
+    for shift in step * np.eye(channels.shape[-1], dtype=np.float32):
+        shifted = np.concatenate([channels + shift, channels - shift])
         up, down = convert_to_numpy(back(shifted, training=False))[:, label]
         slopes.append((up - down) / (2 * step))  # the sum over positions of the gradient
-    weights = np.array(slopes) / np.prod(features.shape[1:3])
-    expected = (features[0] @ weights).clip(0)
+    weights = np.array(slopes) / np.prod(channels.shape[1:3])
+    expected = (channels[0] @ weights).clip(0)
     found = grad_cam(model, digits.images[:1])[0]
     # Enlarged four times; the middles of 4×4 pixels are between the 7×7 positions' values.
-    enlarged = ops.image.resize(
-        expected[..., np.newaxis].astype("float32"), (28, 28), data_format="channels_last"
-    )
-    enlarged = convert_to_numpy(enlarged)[..., 0]
-    assert_allclose(found, enlarged / enlarged.max(), atol=0.02)
+    expected = expected[..., np.newaxis].astype("float32")
+    enlarged = convert_to_numpy(ops.image.resize(expected, (28, 28), data_format="channels_last"))
+    assert_allclose(found, enlarged[..., 0] / enlarged.max(), atol=0.02)
 
 
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "conv3"])
@@ -116,47 +102,42 @@ def test_grad_cam_of_any_layer_and_class(layer, trained, digits):
     """Every convolution gives maps of the image's size in 0…1, other ones for other classes."""
     model = trained("cnn").model
     assert convolutions(model) == ["conv1", "conv2", "conv3"]
-    maps = [
-        cam(model, digits.images, np.full(30, c), layer)
-        for cam in (grad_cam, hires_cam)
-        for c in (0, 1)
-    ]
+    ways = itertools.product((grad_cam, hires_cam), (0, 1))
+    maps = [cam(model, digits.images, np.full(30, c), layer) for cam, c in ways]
     for found in maps:
-        assert found.shape == (30, 28, 28)
-        assert found.dtype == np.float32
+        assert (found.shape, found.dtype) == ((30, 28, 28), np.float32)
         assert found.min() >= 0
         assert set(found.max((1, 2)).tolist()) <= {0.0, 1.0}
     for one, other in ((0, 1), (2, 3), (0, 2)):
         assert np.abs(maps[one] - maps[other]).mean() > 0.03
 
 
-def test_a_map_without_evidence_is_zero(linear, images):
+def test_a_map_without_evidence_is_zero(linear):
     """A map that is negative everywhere is 0 and never NaN."""
     model = keras.models.clone_model(linear)
     model.get_layer("conv").set_weights([np.zeros((3, 3, 1, 4)), np.full(4, -1.0)])
     model.get_layer("dense").set_weights([np.ones((4, 3)), np.zeros(3)])
-    assert not grad_cam(model, images, np.zeros(5, int)).any()
-    assert grad_cam(model, images[:0]).shape == (0, 12, 10)
-    assert occlusion(model, images[:0], patch=3).shape == (0, 12, 10)
+    assert not grad_cam(model, IMAGES, np.zeros(5, int)).any()
+    assert grad_cam(model, IMAGES[:0]).shape == (0, 12, 10)
+    assert occlusion(model, IMAGES[:0], patch=3).shape == (0, 12, 10)
 
 
-def test_occlusion_is_its_definition(linear, images):
+def test_occlusion_is_its_definition(linear):
     """Each pixel is the mean fall of the log-probability over the patches that cover it."""
-    image, label = images[0], 2
+    image, label = IMAGES[0], 2
 
     def log_probability(x):
         return np.log(softmax(predict(linear, x[np.newaxis]))[0, label])
 
     total, count = np.zeros((12, 10)), np.zeros((12, 10))
-    for top in range(-2, 11, 3):
-        for left in range(-2, 9, 3):
-            covered = image.copy()
-            where = slice(max(top, 0), top + 4), slice(max(left, 0), left + 4)
-            covered[where] = 100
-            total[where] += log_probability(image) - log_probability(covered)
-            count[where] += 1
+    for top, left in itertools.product(range(-2, 11, 3), range(-2, 9, 3)):
+        covered = image.copy()
+        where = slice(max(top, 0), top + 4), slice(max(left, 0), left + 4)
+        covered[where] = 100
+        total[where] += log_probability(image) - log_probability(covered)
+        count[where] += 1
     expected = (total / count).clip(0)
-    found = occlusion(linear, images[:1], np.array([label]), patch=4, stride=3, background=100)
+    found = occlusion(linear, IMAGES[:1], np.array([label]), patch=4, stride=3, background=100)
     assert_allclose(found[0], expected / expected.max(), atol=1e-4)
 
 
@@ -213,12 +194,8 @@ def test_random_weights_give_other_maps(trained, digits):
     classes = predict(model, digits.images).argmax(1)
     for method in (grad_cam, lambda *a: occlusion(*a, stride=4)):
         maps, others = (method(m, digits.images[:10], classes[:10]) for m in (model, before))
-        correlations = [
-            np.corrcoef(a.ravel(), b.ravel())[0, 1]
-            for a, b in zip(maps, others, strict=True)
-            if a.any() and b.any()
-        ]
-        assert np.mean(correlations) < 0.7
+        pairs = [(a, b) for a, b in zip(maps, others, strict=True) if a.any() and b.any()]
+        assert np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs]) < 0.7
 
 
 def test_erasing_what_a_map_points_to(trained, digits):
@@ -242,13 +219,57 @@ def test_erasure_erases_what_it_says():
     maps = np.zeros((1, 10, 10))
     maps[0, 0, :4] = 1
     found = erasure(model, image, maps, np.array([1]), share=0.04)
-
-    def probability(pixels):
-        return 1 / (1 + np.exp(-0.5 * pixels))
-
-    assert found.pointed[0] == pytest.approx(probability(8) - probability(4), abs=1e-6)
-    assert found.ink[0] == pytest.approx(probability(8) - probability(4), abs=1e-6)
+    of_eight, of_four = 1 / (1 + np.exp(-0.5 * np.array([8, 4])))
+    assert found.pointed[0] == pytest.approx(of_eight - of_four, abs=1e-6)
+    assert found.ink[0] == pytest.approx(of_eight - of_four, abs=1e-6)
     assert 0 <= found.elsewhere[0] <= found.pointed[0] + 1e-6
+
+
+def test_features_are_what_the_last_layer_takes(trained, digits_data):
+    """The last layer makes the logits of them."""
+    model = trained("cnn").model
+    images = digits_data.heldout.images[:20]
+    found = features(model, images)
+    assert found.shape == (20, 1000)
+    logits = convert_to_numpy(model.layers[-1](found))
+    expected = convert_to_numpy(model(images.astype("float32") / 255, training=False))
+    assert_allclose(logits, expected, atol=1e-4)
+
+
+@pytest.mark.any_backend
+def test_score_is_leave_one_out():
+    """Each vector is scored by the nearest other one, found here by trying all."""
+    rng = np.random.default_rng(0)
+    vectors, labels = rng.normal(size=(60, 5)), rng.integers(0, 3, 60)
+    vectors[:, 0] += 2 * labels
+    distances = np.linalg.norm(vectors[:, np.newaxis] - vectors, axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    expected = (labels[distances.argmin(1)] == labels).mean()
+    assert nearest_neighbor_score(vectors, labels) == expected
+    assert nearest_neighbor_score(np.array([[0.0], [0.1], [5.0]]), np.array([1, 1, 2])) == 2 / 3
+
+
+@pytest.mark.any_backend
+def test_tsne_keeps_groups_and_repeats():
+    """Groups stay groups; the same seed gives the same map, and a few images have a map, too."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 20)
+    vectors = rng.normal(size=(60, 8)) + 20 * np.eye(8)[labels]
+    found = tsne(vectors, seed=1)
+    assert found.shape == (60, 2)
+    assert nearest_neighbor_score(found, labels) == 1
+    assert_array_equal(found, tsne(vectors, seed=1))
+    assert tsne(vectors[:10]).shape == (10, 2)
+    with pytest.raises(ValueError, match="needs 10 images"):
+        tsne(vectors[:9])
+
+
+@pytest.mark.any_backend
+def test_tsne_of_what_has_no_map():
+    """Equal vectors lie on one point, and vectors without finite numbers are refused."""
+    assert not tsne(np.ones((20, 5), np.float32)).any()
+    with pytest.raises(ValueError, match="finite"):
+        tsne(np.full((20, 5), np.nan))
 
 
 MAPS = """
@@ -263,11 +284,10 @@ from mnist_keras.inference.model_file import load_model
 model = load_model(Path(sys.argv[1])).model
 images = sources.load("digits", channels=3).images[:12]
 classes = np.arange(12) % 10
-found = {
-    f"{cam.__name__} {layer}": cam(model, images, classes, layer)
-    for cam in (grad_cam, hires_cam)
-    for layer in ("conv1", "conv2", "conv3")
-}
+found = {}
+for cam in (grad_cam, hires_cam):
+    for layer in ("conv1", "conv2", "conv3"):
+        found[f"{cam.__name__} {layer}"] = cam(model, images, classes, layer)
 np.savez(sys.argv[2], occlusion=occlusion(model, images, classes, stride=4), **found)
 """
 
@@ -283,6 +303,5 @@ def test_maps_are_equal_on_every_backend(model_file, tmp_path, monkeypatch):
         subprocess.run([sys.executable, "-c", MAPS, model_file("cnn"), out], check=True)
         found[backend] = dict(np.load(out))
     first, *others = found.values()
-    for other in others:
-        for name, maps in first.items():
-            assert_allclose(other[name], maps, atol=1e-5, err_msg=name)
+    for other, name in itertools.product(others, first):
+        assert_allclose(other[name], first[name], atol=1e-5, err_msg=name)
