@@ -98,7 +98,10 @@ def _cam(
         raise ExplanationError(f"no convolution {layer!r}. Known: {', '.join(known)}")
     classes = explained_classes(model, images, classes)
     front = keras.Model(model.input, model.get_layer(layer).output)
-    after = _after(model, layer)
+    position = model.layers.index(model.get_layer(layer))
+    for before, after in pairwise(model.layers[position:]):
+        if after.input is not before.output:
+            raise ExplanationError(f"{model.name} is not a chain of layers after {layer}")
     size = model.input_shape[1:3]
     maps = []
     for start in range(0, len(images), BATCH):
@@ -108,9 +111,9 @@ def _cam(
         mask = ops.one_hot(classes[chunk], model.output_shape[-1])
 
         def score(x: Tensor, mask: Tensor = mask) -> Tensor:
-            for layer in after:
-                is_pool = isinstance(layer, keras.layers.MaxPooling2D)
-                x = _max_pool(layer, x) if is_pool else layer(x, training=False)
+            for after in model.layers[position + 1 :]:
+                is_pool = isinstance(after, keras.layers.MaxPooling2D)
+                x = _max_pool(after, x) if is_pool else after(x, training=False)
             # Summed over images, since the logit of each depends on its own features alone.
             return ops.sum(x * mask)
 
@@ -120,15 +123,6 @@ def _cam(
         cam = ops.image.resize(cam, size, "bilinear", data_format="channels_last")
         maps.append(ops.convert_to_numpy(cam)[..., 0])
     return _scaled(np.concatenate(maps)) if maps else np.empty((0, *size), np.float32)
-
-
-def _after(model: keras.Model, name: str) -> list[keras.layers.Layer]:
-    """Return the layers after this one, each of which takes the output of the one before it."""
-    start = model.layers.index(model.get_layer(name))
-    for before, layer in pairwise(model.layers[start:]):
-        if layer.input is not before.output:
-            raise ExplanationError(f"{model.name} is not a chain of layers after {name}")
-    return list(model.layers[start + 1 :])
 
 
 def _max_pool(layer: keras.layers.MaxPooling2D, x: Tensor) -> Tensor:
