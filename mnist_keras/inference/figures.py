@@ -126,10 +126,9 @@ def embedding_figure(
             f"(on this plane {100 * embedding.score_on_plane:.1f} %)",
             fontsize=9,
         )
-    if len(class_names) <= 20:
-        handles, names = panels[0].get_legend_handles_labels()
-        columns = min(10, len(names))
-        figure.legend(handles, names, loc="outside lower center", ncols=columns, markerscale=2)
+    if (n := len(class_names)) <= 20:
+        legend = panels[0].get_legend_handles_labels()
+        figure.legend(*legend, loc="outside lower center", ncols=min(10, n), markerscale=2)
     figure.suptitle(title, fontsize=9)
     return figure
 

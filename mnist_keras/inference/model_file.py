@@ -111,20 +111,19 @@ def _read(path: Path) -> Card:
     try:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive)
-            document = json.loads(archive.read(CARD))
-            card, checksums = from_document(document)
+            card, checksums = from_document(json.loads(archive.read(CARD)))
             for member in _MEMBERS:
                 if checksums.get(member) != _checksum(archive, member):
                     raise ModelFileError(f"damaged or changed: {member} is not what was written")
             _check_weights(archive, card)
             return card
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
-        if isinstance(error, RecursionError):
-            raise ModelFileError("its card cannot be read: it is nested too deep") from error
+    except ModelFileError:
+        raise
+    except RecursionError as error:
+        raise ModelFileError("its card cannot be read: it is nested too deep") from error
+    except (zipfile.BadZipFile, RuntimeError, EOFError) as error:
         raise ModelFileError(f"not a whole .keras file: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, ModelFileError):
-            raise
         raise ModelFileError(f"its card cannot be read: {error!r}") from error
 
 

@@ -182,10 +182,9 @@ def _embeddings(trained: TrainedModel, images: LabeledImages, embedded: int, see
         embeddings.append(Embedding(name, points, *scores))
     seen = int(np.isin(images.fingerprints, trained.card.trained_on).sum())
     n = len(images)
-    intervals = [wilson_interval(round(e.score * n), n) for e in embeddings]
     said = ", ".join(
-        f"{e.name} {percent(e.score, interval, digits=1, unit=' %')}"
-        for e, interval in zip(embeddings, intervals, strict=True)
+        f"{e.name} {percent(e.score, wilson_interval(round(e.score * n), n), digits=1, unit=' %')}"
+        for e in embeddings
     )
     return Picture(
         "tsne",

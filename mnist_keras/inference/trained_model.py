@@ -129,8 +129,7 @@ def pretrain_encoder(
 
 def check_size(settings: Settings, input_shape: tuple[int, ...], num_classes: int) -> int:
     """Return how many bytes the weights of a model are, if a file may hold that many."""
-    size = 4 * count_parameters(settings, input_shape, num_classes)
-    if size > MOST_BYTES:
+    if (size := 4 * count_parameters(settings, input_shape, num_classes)) > MOST_BYTES:
         raise ModelFileError(
             f"a {settings.model} of {' × '.join(map(str, input_shape))} and {num_classes} classes "
             f"has {size:,} bytes of weights; files hold up to {MOST_BYTES:,}"
