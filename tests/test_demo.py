@@ -11,15 +11,16 @@ import struct
 import subprocess
 import sys
 import time
-import types
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 from urllib.request import urlopen
 
 import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import softmax
 
 from mnist_keras.datasets import sources
 from mnist_keras.datasets.image_folder.decoding import BadImageError
@@ -44,6 +45,10 @@ def served(trained):
         yield address
 
 
+def port_of(address):
+    return int(address.rstrip("/").rpartition(":")[2])
+
+
 @pytest.fixture(scope="module")
 def port(trained):
     """Where the page of the model without convolutions is served."""
@@ -51,20 +56,27 @@ def port(trained):
         yield port_of(address)
 
 
-def port_of(address):
-    return int(address.rstrip("/").rpartition(":")[2])
-
-
 def pixels_of(url):
     assert url.startswith("data:image/png;base64,")
     return np.asarray(Image.open(urlopen(url)))
 
 
+def sent(port, lines, body=b""):
+    """Return a connection over which this request was sent as it stands."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    head = lines.format(own=f"Host: 127.0.0.1:{port}", port=port).replace("\n", "\r\n")
+    connection.sendall(f"{head}\r\n\r\n".encode("latin-1") + body)
+    return connection
+
+
+def stalled(port):
+    """Return a connection over which a part of a body was sent."""
+    return sent(port, "POST /predict HTTP/1.1\n{own}\nContent-Length: 999999", b".")
+
+
 def request(port, lines, body=b""):
-    """Send a request as it stands; return status, headers and body of the answer."""
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
-        head = lines.format(own=f"Host: 127.0.0.1:{port}", port=port).replace("\n", "\r\n")
-        connection.sendall(f"{head}\r\n\r\n".encode("latin-1") + body)
+    """Return status, headers and body of the answer to a request."""
+    with sent(port, lines, body) as connection:
         return answered(connection)
 
 
@@ -86,21 +98,20 @@ def answered(connection):
 
 
 def predict(port, content, lines="{own}"):
+    """Return status and body of the answer to a drawing."""
     lines = f"POST /predict HTTP/1.1\nContent-Length: {len(content)}\n{lines}"
     status, _, body = request(port, lines, content)
-    return status, json.loads(body)
+    return status, body
 
 
 def probabilities_of(trained, image):
-    logits = trained.model.predict_on_batch(image[np.newaxis].astype("float32") / 255)[0]
-    odds = np.exp(logits.astype(float) - logits.max())
-    return odds / odds.sum()
+    logits = trained.model.predict_on_batch(image[np.newaxis].astype("float32") / 255)
+    return softmax(logits[0].astype(float))
 
 
 @parametrize("name", ["small_cnn", "basic_net"])
 def test_answer_is_what_the_model_makes_of_the_drawing(trained, name):
-    """Class, probabilities, image and map are those of the drawing as the model takes it; without
-    convolutions, the map is made by occlusion."""
+    """Class, probabilities, image and map are those of the drawing as the model takes it."""
     trained = trained(name)
     found = demo.answer(trained, DRAWING)
     image = trained.card.input.bring(INK)
@@ -167,8 +178,7 @@ def test_bad_images_are_refused_with_their_reason(trained, port, name):
     content, reason = BAD_IMAGES[name]
     with pytest.raises(BadImageError):
         demo.answer(trained("basic_net"), content)
-    lines = f"POST /predict HTTP/1.1\nContent-Length: {len(content)}\n{{own}}"
-    status, _, body = request(port, lines, content)
+    status, body = predict(port, content)
     assert (status, body[-1:], body.count(b"\n")) == (422, b"\n", 1)
     assert reason in json.loads(body)["reason"]
 
@@ -179,7 +189,8 @@ def test_a_drawing_is_answered_at_both_names_of_this_machine(trained, port):
     expected = demo.answer(trained("basic_net"), DRAWING)
     for name in ("127.0.0.1", "localhost", "LocalHost"):
         own = f"Host: {name}:{{port}}\nOrigin: http://{name.lower()}:{{port}}"
-        assert predict(port, DRAWING, own) == (200, expected)
+        status, body = predict(port, DRAWING, own)
+        assert (status, json.loads(body)) == (200, expected)
     status, _, body = request(port, "GET /model HTTP/1.1\n{own}")
     assert (status, json.loads(body)) == (200, demo.description(trained("basic_net")))
 
@@ -187,6 +198,8 @@ def test_a_drawing_is_answered_at_both_names_of_this_machine(trained, port):
 HOSTS = ("127.0.0.1", "evil.example:{port}", "127.0.0.1:{port}.evil.example", "127.0.0.1:1")
 ORIGINS = ("https://evil.example", "null", "http://127.0.0.1", "https://127.0.0.1:{port}", "")
 LINES = ("GET /", "GET /model", "GET /other", "POST /predict")
+UNKNOWN = ("GET /favicon.ico", "GET /../demo.py", "GET /model/", "POST /other")
+UNWRITABLE = ("POST /", "DELETE /", "POST /model")
 LENGTHS = ("abc", "-1", "+9", "1_0", "\xb2", "", "9" * 5000, "9\nContent-Length: 8")
 REFUSED = [
     *((403, f"{line} HTTP/1.1\nHost: {host}", "") for line in LINES for host in HOSTS),
@@ -194,12 +207,8 @@ REFUSED = [
     *((400, f"{line} HTTP/1.1", "") for line in LINES),
     *((400, f"{line} HTTP/1.1\n{{own}}\nHost: evil.example", "") for line in LINES),
     (403, "GET / HTTP/1.0", ""),
-    (404, "GET /favicon.ico HTTP/1.1\n{own}", ""),
-    (404, "GET /../demo.py HTTP/1.1\n{own}", ""),
-    (404, "GET /model/ HTTP/1.1\n{own}", ""),
-    (404, "POST /other HTTP/1.1\n{own}", ""),
-    *((405, f"{method} / HTTP/1.1\n{{own}}", "GET, HEAD") for method in ("POST", "DELETE")),
-    (405, "POST /model HTTP/1.1\n{own}", "GET, HEAD"),
+    *((404, f"{line} HTTP/1.1\n{{own}}", "") for line in UNKNOWN),
+    *((405, f"{line} HTTP/1.1\n{{own}}", "GET, HEAD") for line in UNWRITABLE),
     *((405, f"{m} /predict HTTP/1.1\n{{own}}", "POST") for m in ("GET", "PUT", "OPTIONS")),
     (400, "<script> HTTP/1.1\n{own}", ""),
     *((400, f"POST /predict HTTP/1.1\n{{own}}\nContent-Length: {n}", "") for n in LENGTHS),
@@ -213,8 +222,7 @@ REFUSED = [
 @any_backend
 @parametrize(("status", "lines", "allow"), REFUSED)
 def test_other_requests_are_refused(port, status, lines, allow):
-    """Other names of this machine, other origins, paths and methods, and bodies without one length
-    of up to a million bytes are refused, by us with a reason in JSON."""
+    """Other hosts, origins, paths and methods, and bodies of no clear length are refused."""
     found, headers, body = request(port, lines, b"too short" if lines[0] == "P" else b"")
     assert (found, set(headers.get("allow", "").split(", "))) == (status, set(allow.split(", ")))
     assert status == 400 or json.loads(body)["reason"]
@@ -222,8 +230,7 @@ def test_other_requests_are_refused(port, status, lines, allow):
 
 @any_backend
 def test_the_page_allows_its_own_script_once(port):
-    """Script and style run by a nonce that no other copy of the page has, and the page asks for
-    nothing else."""
+    """Script and style run by a nonce of this copy alone, and the page loads nothing else."""
     nonces = set()
     for _ in range(2):
         status, headers, body = request(port, "GET / HTTP/1.1\n{own}")
@@ -242,18 +249,9 @@ def test_the_server_listens_to_this_machine_alone(port):
         socket.create_connection(("127.0.0.2", port), timeout=1)
 
 
-def stalled(port):
-    """Return a connection that has sent a part of a body."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-    head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 999999\r\n\r\n"
-    connection.sendall(head.encode() + b".")
-    return connection
-
-
 @any_backend
 def test_clients_that_stall_or_drip_block_nobody(port, monkeypatch):
-    """While others wait in the middle of their requests, a drawing is answered; a byte now and
-    then does not keep a connection open."""
+    """Unfinished requests delay no drawing, and a byte now and then keeps no connection open."""
     with contextlib.ExitStack() as stack:
         for _ in range(50):
             stack.enter_context(stalled(port))
@@ -284,14 +282,13 @@ def test_the_model_is_called_by_one_thread_at_a_time(port, monkeypatch):
 
     monkeypatch.setattr(demo, "answer", slow)
     with ThreadPoolExecutor(6) as pool:
-        assert list(pool.map(predict, [port] * 6, [DRAWING] * 6)) == [(200, None)] * 6
+        assert [*pool.map(predict, [port] * 6, [DRAWING] * 6)] == [(200, b"null\n")] * 6
     assert most == [1] * 6
 
 
 @any_backend
 def test_serving_says_nothing(port, capfd, caplog):
-    """Nothing is printed or logged about requests, refusals, broken requests or a page that was
-    closed."""
+    """Nothing is printed or logged about requests, refused or broken, or about closed pages."""
     predict(port, DRAWING)
     for lines in ("GET /other", "<script>", "GET /\nConnection: Upgrade\nUpgrade: websocket"):
         request(port, lines.replace("\n", " HTTP/1.1\n{own}\n", 1))
@@ -305,15 +302,10 @@ def test_serving_says_nothing(port, capfd, caplog):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """The addresses that the browser was asked for; Ctrl-C comes at once."""
-    addresses = []
-
-    def interrupt(seconds):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command.webbrowser, "open", addresses.append)
-    monkeypatch.setattr(command, "time", types.SimpleNamespace(sleep=interrupt))
-    return addresses
+    """The browser that is asked to open the page; Ctrl-C comes at once."""
+    monkeypatch.setattr(command, "time", Mock(sleep=Mock(side_effect=KeyboardInterrupt)))
+    monkeypatch.setattr(command.webbrowser, "open", Mock())
+    return command.webbrowser.open
 
 
 @any_backend
@@ -322,25 +314,23 @@ def test_stdout_is_the_address_that_the_browser_opens(opened, model_file, invoke
     found = invoke("demo", model_file("basic_net"))
     assert found.exit_code == 130, found.output
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\n", found.stdout)
-    assert opened == [found.stdout.strip()]
+    opened.assert_called_once_with(found.stdout.strip())
     assert invoke("demo", model_file("basic_net"), "--no-browser").exit_code == 130
-    assert len(opened) == 1
+    opened.assert_called_once()
 
 
 @any_backend
 def test_without_a_file_the_original_is_trained(opened, trained, monkeypatch, invoke):
     """The default model has the original's settings and seed 0 on the data that `train` draws."""
-    asked, digits = [], (sources.load("digits", None, 3), "offline")
-
-    def train_model(*given, on_epoch):
-        asked.append(given)
-        return trained("basic_net")
-
+    digits, train_model = (sources.load("digits", None, 3), "offline"), Mock()
+    train_model.return_value = trained("basic_net")
     monkeypatch.setattr("mnist_keras.inference.trained_model.train_model", train_model)
     monkeypatch.setattr(sources, "default", lambda *_, channels: digits)
     found = invoke("demo", "--no-browser")
     assert found.exit_code == 130, found.output
-    ((settings, seed, data),) = asked
+    train_model.assert_called_once()
+    (settings, seed, data), options = train_model.call_args
+    assert options.keys() == {"on_epoch"}
     assert (settings, seed, len(data.images)) == (Settings(), 0, 500)
     assert "(offline)" in found.stderr
     assert len(found.stdout.splitlines()) == 1
@@ -387,10 +377,9 @@ def browser(tmp_path):
         pytest.skip("no chromium with chromedriver")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    flags = (
-        "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
-    )
-    for flag in f"{flags} disable-component-update disable-sync window-size=640,900".split():
+    flags = "headless no-sandbox disable-gpu disable-quic no-first-run window-size=640,900"
+    more = "disable-background-networking disable-component-update disable-sync"
+    for flag in f"{flags} {more}".split():
         options.add_argument(f"--{flag}")
     options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -414,8 +403,7 @@ def settled(browser, **texts):
 @any_backend
 @parametrize("kind", ["mouse", "touch"])
 def test_a_browser_shows_what_the_model_makes_of_strokes(trained, browser, kind):
-    """Strokes of mouse or finger show the class that the model gives to the image that is shown;
-    the button, reached by keyboard, clears them."""
+    """Strokes show the class that the model gives to the image; a key press clears them."""
     from selenium.webdriver.common.actions.action_builder import ActionBuilder
     from selenium.webdriver.common.actions.pointer_input import PointerInput
     from selenium.webdriver.common.keys import Keys
@@ -427,8 +415,7 @@ def test_a_browser_shows_what_the_model_makes_of_strokes(trained, browser, kind)
         canvas = find("tag name", "canvas")
         for stroke in ([(-80, -120), (80, -120), (0, 120)], [(-50, 0), (60, 0)]):
             actions = ActionBuilder(browser, mouse=PointerInput(kind, "pen"), duration=50)
-            pen = actions.pointer_action
-            pen.move_to(canvas, *stroke[0]).pointer_down()
+            pen = actions.pointer_action.move_to(canvas, *stroke[0]).pointer_down()
             for point in stroke[1:]:
                 pen.move_to(canvas, *point)
             pen.pointer_up()
@@ -466,8 +453,7 @@ def test_a_browser_shows_what_the_model_makes_of_strokes(trained, browser, kind)
 
 @any_backend
 def test_the_page_fits_a_phone_and_says_that_the_program_has_ended(trained, browser):
-    """On 360 pixels nothing has to be scrolled sideways, and ten classes not at all; a stroke that
-    is not answered says why."""
+    """On 360 pixels nothing scrolls sideways, ten classes not at all; lost strokes say why."""
     size = {"width": 360, "height": 640, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     with served(trained("basic_net")) as address:
