@@ -39,10 +39,7 @@ class ModelInput:
 
     @classmethod
     def of(cls, images: Images) -> "ModelInput":
-        """Return the input of a model that was trained on these images, in 0…255.
-
-        They are `float32` if they were resized.
-        """
+        """Return the input of a model that was trained on images in 0…255, `float32` if resized."""
         height, width, channels = images.shape[1:]
         chosen = np.unique(np.linspace(0, len(images) - 1, _SAMPLE).astype(int))
         bright = np.mean([_is_bright(image) for image in images[chosen]])

@@ -97,10 +97,9 @@ def train_model(
 def pretrain_encoder(
     settings: Settings, seed: int, images: LabeledImages, on_epoch: OnEpoch | None = None
 ) -> tuple[TrainedModel, History]:
-    """Train an encoder for a file, on images whose labels are not looked at.
+    """Train an encoder for a file without looking at labels; also return what each epoch gave.
 
-    Of the settings, `pretraining`, `pretraining_epochs`, `width` and `activation` count. Also
-    returned is what each epoch gave. Raises `DivergedError` as `train_model` does.
+    Of the settings, `pretraining`, `pretraining_epochs`, `width` and `activation` count.
     """
     encoder, history = representation.pretrain(
         images.sorted_by_content().images,
