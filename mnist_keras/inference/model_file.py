@@ -83,8 +83,7 @@ def _load(path: Path, encoder: bool) -> TrainedModel:
         if not encoder and not card.class_names:
             said = "an encoder, which knows no classes; "
             raise ModelFileError(said + "`mnist-keras train --from` makes a model of it")
-        shape, classes = card.input.form.shape, len(card.class_names)
-        model = build_model(card.settings, shape, classes, card.seed)
+        model = build_model(card.settings, card.input.form.shape, len(card.class_names), card.seed)
         model.load_weights(path)
         if not all(np.isfinite(weights).all() for weights in model.get_weights()):
             raise ModelFileError("its weights are not finite numbers")

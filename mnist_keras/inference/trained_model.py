@@ -32,8 +32,7 @@ class TrainedModel:
     def untrained(self) -> keras.Model:
         """Return the same network with the weights it had before training."""
         card = self.card
-        classes = len(card.class_names)
-        return build_model(card.settings, card.input.form.shape, classes, card.seed)
+        return build_model(card.settings, card.input.form.shape, len(card.class_names), card.seed)
 
 
 def train_model(
