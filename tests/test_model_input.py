@@ -4,8 +4,10 @@ import io
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 from PIL import Image
 
+from mnist_keras.datasets import sources
 from mnist_keras.datasets.image_folder.decoding import resize
 from mnist_keras.datasets.image_folder.reading import ImageForm
 from mnist_keras.inference.model_input import ModelInput, written
@@ -25,6 +27,10 @@ def ring(side=28, center=(14, 14), radius=8.0, width=2.5):
     return np.repeat(np.rint(gray).astype(np.uint8)[..., np.newaxis], 3, axis=-1)
 
 
+def enlarged(image, times):
+    return np.kron(image, np.ones((times, times, 1), np.uint8))
+
+
 def test_of_training_images():
     """Background, channels, size and resizing are read off the training images."""
     dark = np.stack([ring()] * 10)
@@ -41,7 +47,7 @@ def test_an_image_of_the_models_kind_is_left_alone():
     image = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
     image[[0, -1]] = image[:, [0, -1]] = 0
     for fit in ("auto", "ink", "resize"):
-        np.testing.assert_array_equal(model_input().bring(image, fit=fit), image)
+        assert_array_equal(model_input().bring(image, fit=fit), image)
 
 
 @pytest.mark.parametrize("invert", ["auto", "yes", "no"])
@@ -50,27 +56,25 @@ def test_invert(background, invert):
     """Dark ink on light paper is inverted for a model that saw the reverse, or on demand."""
     inverted = invert == "yes" or (background, invert) == ("dark", "auto")
     expected = ring() if inverted else 255 - ring()
-    np.testing.assert_array_equal(model_input(background).bring(255 - ring(), invert), expected)
+    assert_array_equal(model_input(background).bring(255 - ring(), invert), expected)
 
 
 def test_alpha_is_not_inverted():
     """In an image with an alpha channel, only the colors are inverted."""
     paper = np.concatenate([255 - ring(), np.full((28, 28, 1), 255, np.uint8)], axis=-1)
-    brought = model_input(mode="rgba").bring(paper)
-    np.testing.assert_array_equal(brought[..., :3], ring())
+    brought, large = (model_input(mode="rgba").bring(enlarged(paper, n)) for n in (1, 4))
+    assert_array_equal(brought[..., :3], ring())
     assert (brought[..., 3] == 255).all()
-    large = model_input(mode="rgba").bring(np.kron(paper, np.ones((4, 4, 1), np.uint8)))
     assert large.shape == (28, 28, 4)
     assert (large[..., 3] == 255).all()
 
 
-def photo(side=300, center=(190, 100), radius=50, width=16, shade=60, noise=6):
+def photo(width=16, shade=60, noise=6):
     """Blue ink on lighter paper, shaded to one side, grainy and saved as JPEG."""
-    ink = ring(side, center, radius, width)[..., :1] / 255
-    rng = np.random.default_rng(0)
-    slope = shade * (np.linspace(-0.5, 0.5, side)[:, np.newaxis, np.newaxis])
+    ink = ring(300, (190, 100), 50, width)[..., :1] / 255
+    slope = shade * np.linspace(-0.5, 0.5, 300)[:, np.newaxis, np.newaxis]
     colors = np.array([225, 220, 205]) * (1 - ink) + np.array([40, 50, 110]) * ink
-    grainy = colors + slope + rng.normal(0, noise, (side, side, 1))
+    grainy = colors + slope + np.random.default_rng(0).normal(0, noise, (300, 300, 1))
     file = io.BytesIO()
     Image.fromarray(grainy.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=80)
     return np.array(Image.open(file))
@@ -81,8 +85,7 @@ def photo(side=300, center=(190, 100), radius=50, width=16, shade=60, noise=6):
 def test_a_photo_becomes_a_centered_digit(background, shade):
     """Ink is found on shaded paper and put where MNIST has it: 20 pixels long, in the middle."""
     brought = model_input(background).bring(photo(shade=shade))
-    assert brought.shape == (28, 28, 3)
-    assert brought.dtype == np.uint8
+    assert (brought.shape, brought.dtype) == ((28, 28, 3), np.uint8)
     assert (brought == brought[..., :1]).all()
     gray = (brought if background == "dark" else 255 - brought)[..., 0]
     rows, columns = (np.flatnonzero((gray > 127).any(axis)) for axis in (1, 0))
@@ -113,14 +116,14 @@ def test_specks_are_not_ink():
 
 def test_fit():
     """Resizing is that of training; it is the default if training images were resized."""
-    large = np.kron(ring(), np.ones((3, 3, 1), np.uint8))
+    large = enlarged(ring(), 3)
     resized = resize(large, (28, 28), "bilinear")
-    np.testing.assert_array_equal(model_input().bring(large, fit="resize"), resized)
-    np.testing.assert_array_equal(model_input(resized=True).bring(large), resized)
-    np.testing.assert_array_equal(model_input("mixed").bring(large), resized)
+    assert_array_equal(model_input().bring(large, fit="resize"), resized)
+    assert_array_equal(model_input(resized=True).bring(large), resized)
+    assert_array_equal(model_input("mixed").bring(large), resized)
     ink = model_input(resized=True).bring(large, fit="ink")
     assert ink.dtype == np.uint8
-    np.testing.assert_array_equal(model_input().bring(large), ink)
+    assert_array_equal(model_input().bring(large), ink)
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
@@ -136,8 +139,7 @@ def test_an_empty_image_stays_empty(level):
 def test_a_large_photo_gives_the_digit_of_a_small_one():
     """A photo of many pixels is reduced first; the digit is the same."""
     small = model_input().bring(photo(noise=0)).astype(int)
-    large = np.kron(photo(noise=0), np.ones((5, 5, 1), np.uint8))
-    found = model_input().bring(large).astype(int)
+    found = model_input().bring(enlarged(photo(noise=0), 5)).astype(int)
     # A center between two pixels may be put on either.
     moved = [np.roll(small, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
     assert min(np.abs(found - one).mean() for one in moved) < 4
@@ -156,8 +158,6 @@ def test_odd_shapes(shape):
 
 def test_genuine_digits_as_photos(mnist_idx):
     """Digits that are enlarged, inverted and moved come back nearly as they were."""
-    from mnist_keras.datasets import sources
-
     images = sources.load("mnist", mnist_idx, channels=3).images[:200]
     off = []
     for image in images:

@@ -12,12 +12,15 @@ from mnist_keras._foundations.seeds import generator
 from mnist_keras.portable import _mix
 
 
+def numpys(shape):
+    """The numbers of seed 3 for the weights fc/kernel, uniform in ±1."""
+    return generator(3, "fc/kernel").random(shape, dtype=np.float32) * 2 - 1
+
+
 def test_fan_in_uniform_is_numpys():
     """The weights are NumPy's numbers, uniform in ±1/√fan_in, whatever the backend."""
     weights = convert_to_numpy(FanInUniform("fc/kernel", seed=3)((400, 50)))
-
-    expected = generator(3, "fc/kernel").random((400, 50), dtype=np.float32) * 2 - 1
-    assert_allclose(weights, expected / 20, rtol=0, atol=1e-8)
+    assert_allclose(weights, numpys((400, 50)) / 20, rtol=0, atol=1e-8)
     assert abs(weights).max() <= 1 / 20
     assert weights.std() == pytest.approx(1 / 20 / np.sqrt(3), rel=0.02)
 
@@ -33,26 +36,19 @@ def test_fan_in_of_kernels_and_biases():
 
 
 @pytest.mark.parametrize(
-    "initializer",
-    [
-        FanInUniform("fc/kernel", seed=3, fan_in=7),
-        GlorotUniform("fc/kernel", seed=3),
-        HeUniform("fc/kernel", seed=3),
-    ],
+    ("kind", "options"), [(FanInUniform, {"fan_in": 7}), (GlorotUniform, {}), (HeUniform, {})]
 )
-def test_initializer_is_serializable(initializer):
+def test_initializer_is_serializable(kind, options):
     """Its configuration gives an equal initializer, which draws equal weights."""
+    initializer = kind("fc/kernel", seed=3, **options)
     again = keras.initializers.deserialize(keras.initializers.serialize(initializer))
-    shape = (4, 5)
-    assert_array_equal(convert_to_numpy(again(shape)), convert_to_numpy(initializer(shape)))
+    assert_array_equal(convert_to_numpy(again((4, 5))), convert_to_numpy(initializer((4, 5))))
 
 
 def mix(x):
     """The hash in NumPy's unsigned integers."""
-    x = x ^ (x >> np.uint32(16))
-    x = x * np.uint32(0x7FEB352D)
-    x = x ^ (x >> np.uint32(15))
-    x = x * np.uint32(0x846CA68B)
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
     return x ^ (x >> np.uint32(16))
 
 
@@ -106,8 +102,8 @@ def test_rate_holds_per_channel_per_step_and_in_all():
     kept = masks()
     for axes in ((0, 1), (1, 2), (0, 2), (0, 1, 2)):
         share = kept.mean(axes)
-        n = kept.size / share.size
-        assert np.all(abs(share - 0.75) < 5 * np.sqrt(0.25 * 0.75 / n))
+        deviation = np.sqrt(0.25 * 0.75 / (kept.size / share.size))
+        assert np.all(abs(share - 0.75) < 5 * deviation)
 
 
 def test_neighbors_are_not_correlated():
@@ -132,9 +128,8 @@ def test_state_is_saved(tmp_path):
     model(x, training=True)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-
-    expected = convert_to_numpy(model(x, training=True))
-    assert_array_equal(convert_to_numpy(loaded(x, training=True)), expected)
+    y, expected = (convert_to_numpy(one(x, training=True)) for one in (loaded, model))
+    assert_array_equal(y, expected)
     assert model.count_params() == 0
 
 
@@ -145,9 +140,8 @@ def test_fit_counts_steps(kind, shape, jit_compile):
     if jit_compile and keras.backend.backend() == "torch":
         pytest.skip("compiling takes PyTorch a minute")
     layer = kind(0.5, name="d")
-    model = keras.Sequential(
-        [keras.Input(shape), layer, keras.layers.Flatten(), keras.layers.Dense(1)]
-    )
+    dense = [keras.layers.Flatten(), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input(shape), layer, *dense])
     model.compile("sgd", "mse", jit_compile=jit_compile)
     x = np.ones((7, *shape), np.float32)
     model.fit(x, np.zeros((7, 1), np.float32), batch_size=3, epochs=2, verbose=0)
@@ -169,18 +163,15 @@ def test_bad_rate(rate):
         SpatialDropout2D(rate)
 
 
-@pytest.mark.parametrize(
-    ("ours", "keras_own"),
-    [(GlorotUniform, keras.initializers.GlorotUniform), (HeUniform, keras.initializers.HeUniform)],
-)
+@pytest.mark.parametrize("kind", [GlorotUniform, HeUniform])
 @pytest.mark.parametrize("shape", [(300, 40), (3, 3, 20, 50), (5000,), (5, 40, 30)])
-def test_glorot_and_he_have_kerass_limits(ours, keras_own, shape):
+def test_glorot_and_he_have_kerass_limits(kind, shape):
     """The range is that of Keras's initializer of the same name; the numbers are NumPy's."""
-    weights = convert_to_numpy(ours("fc/kernel", seed=3)(shape))
-    limit = abs(convert_to_numpy(keras_own(seed=0)(shape))).max()
+    weights = convert_to_numpy(kind("fc/kernel", seed=3)(shape))
+    keras_own = getattr(keras.initializers, kind.__name__)(seed=0)
+    limit = abs(convert_to_numpy(keras_own(shape))).max()
     assert abs(weights).max() == pytest.approx(limit, rel=2e-3)
-    expected = generator(3, "fc/kernel").random(shape, dtype=np.float32) * 2 - 1
-    assert_allclose(weights / abs(weights).max(), expected, atol=2e-3)
+    assert_allclose(weights / abs(weights).max(), numpys(shape), atol=2e-3)
 
 
 def test_noise_shape():
