@@ -47,16 +47,12 @@ def digits():
     return draw(sources.load("digits"), 50, seed=0)[0]
 
 
-def test_stratified_split_is_forty_and_ten(digits):
-    """By default 10 of the 50 images of each class are drawn, and each image is on one side."""
+def test_splits_with_and_without_strata(digits):
+    """By default 10 of the 50 images of a class are drawn; the original's split is of all 500."""
     training, validation = split_indices(digits, 0.2, seed=0)
     assert np.bincount(digits.labels[training]).tolist() == [40] * 10
     assert np.bincount(digits.labels[validation]).tolist() == [10] * 10
     assert sorted([*training, *validation]) == list(range(500))
-
-
-def test_unstratified_split_is_the_originals(digits):
-    """Without strata, 100 of all 500 images are drawn, and the classes differ in size."""
     training, validation = split_indices(digits, 0.2, seed=0, stratify=False)
     assert (len(training), len(validation)) == (400, 100)
     assert len(set(np.bincount(digits.labels[validation], minlength=10))) > 1

@@ -112,11 +112,13 @@ def test_16_bits_are_scaled_and_rounded():
     np.testing.assert_array_equal(found[..., 0], np.floor(deep / 257 + 0.5))
 
 
-def test_color_read_as_gray_is_named(picture):
-    """Lost colors are distinguished from gray in three channels."""
+def test_what_a_color_mode_loses_is_named(picture):
+    """Colors are lost in gray, and told from gray in three channels; RGBA keeps transparency."""
     colors = np.stack([picture(n) for n in range(3)], axis=-1)
     assert "color_lost" in read(encode(colors))[1]
     assert read(encode(colors), "rgb")[1] == []
+    found, _ = read(encode(alpha(picture(3), 128)), "rgba")
+    assert (found[..., 3] == 128).all()
 
 
 def test_files_that_cannot_be_used_are_named(picture):
@@ -174,12 +176,6 @@ def test_files_that_cannot_be_used_are_named(picture):
             assert "\n" not in str(error.value)
 
 
-def test_transparent_pixels_are_read_as_rgba(picture):
-    """With color_mode="rgba", the alpha channel is read unchanged."""
-    found, _ = read(encode(alpha(picture(3), 128)), "rgba")
-    assert (found[..., 3] == 128).all()
-
-
 @pytest.mark.parametrize(
     "options", [{}, {"progressive": True}, {"quality": 95}, {"optimize": True}]
 )
@@ -215,17 +211,14 @@ def test_only_regular_files_are_read(tmp_path):
 
 
 def test_ends_are_found(picture):
-    """The end of an image is where its encoder stopped, whatever follows."""
+    """An image ends where its encoder stopped, whatever follows, and not with its thumbnail."""
     for format in ("PNG", "JPEG", "GIF", "BMP"):
         for number in range(5):
             content = encode(picture(number), format)
             assert end_of(content) == end_of(content + b"\xff\xd9;IEND") == len(content)
             assert end_of(content[:-1]) is None
-
-
-def test_thumbnails_do_not_end_the_image(picture):
-    """The end marker of a thumbnail in the metadata does not end a JPEG."""
-    content = encode(picture(1, 64, 64), "JPEG", exif=b"Exif\0\0" + encode(picture(0), "JPEG"))
+    thumbnail = b"Exif\0\0" + encode(picture(0), "JPEG")
+    content = encode(picture(1, 64, 64), "JPEG", exif=thumbnail)
     assert end_of(content) == len(content)
     assert end_of(content[:-2]) is None
 

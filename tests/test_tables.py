@@ -174,18 +174,12 @@ def test_accuracy_table_says_n_interval_and_seeds(results):
     assert never[1:] == ["–", "–", "–", "0; missing: 0, 1, 2"]
 
 
-def test_one_seed_has_no_spread(record):
-    """Of one seed there is an interval of its images, and no deviation."""
+def test_one_seed_and_no_heldout_images(record):
+    """One seed has an interval of its images and no spread; without images, there is a dash."""
     (_, line) = tables.accuracy_table([row_of(ARMS[0], record(0, test=0.92))])
-    assert line[2] == "92.00 [85.0, 95.9]"
-    assert line[3] == "75.00 [72.2, 77.6]"
-
-
-def test_no_heldout_images(record):
-    """Without held-out images the column is empty, and the rest stands."""
+    assert line[2:4] == ["92.00 [85.0, 95.9]", "75.00 [72.2, 77.6]"]
     (header, line) = tables.accuracy_table([row_of(ARMS[0], record(0, n_heldout=0))])
-    assert header[3] == "held-out (–)"
-    assert line[3] == "–"
+    assert (header[3], line[3]) == ("held-out (–)", "–")
 
 
 def test_loss_table_puts_reported_beside_measured(results):
@@ -259,25 +253,21 @@ def test_latex_escapes_and_compiles(results, tmp_path):
 
 def test_figures_are_pictures_and_always_the_same_bytes(results):
     """Every figure is drawn, as PNG and SVG, and drawing it again gives the same file."""
-    drawn = figures.all_figures(results)
+    drawn, again = figures.all_figures(results), figures.all_figures(results)
     assert set(drawn) == {"loss", "accuracy", "differences", "confusion"}
-    again = figures.all_figures(results)
     for name, figure in drawn.items():
-        png = encode(figure, "png")
+        png, svg = (encode(figure, format) for format in ("png", "svg"))
         assert min(Image.open(io.BytesIO(png)).size) > 200
-        assert png == encode(again[name], "png")
-        svg = encode(figure, "svg")
         assert svg.startswith(b"<?xml")
-        assert svg == encode(again[name], "svg")
+        assert [png, svg] == [encode(again[name], format) for format in ("png", "svg")]
     assert set(figures.all_figures(results_of())) == {"loss", "accuracy"}
 
 
 def test_curves_are_drawn_once(results):
     """Arms of one training share a curve, whichever comes first."""
-    drawn = rows.distinct_curves(results.tables[0].rows)
-    assert [row.arm.name for row in drawn] == [FOCAL]
-    shorter_first = [replace(row) for row in reversed(results.tables[0].rows[:2])]
-    assert [row.arm.name for row in rows.distinct_curves(shorter_first)] == [FOCAL]
+    longer_first = results.tables[0].rows
+    for order in (longer_first, [replace(row) for row in reversed(longer_first[:2])]):
+        assert [row.arm.name for row in rows.distinct_curves(order)] == [FOCAL]
 
 
 class _Names(HTMLParser):

@@ -79,15 +79,11 @@ def test_a_test_folder_without_classes(tmp_path, labeled, write_images):
     assert expected in refusal(tmp_path)
 
 
-def test_folders_left_aside_are_named(tmp_path, train_and_test):
-    """Folders beside train/ and test/ are named, because they are not read."""
+def test_both_sides_are_compared(tmp_path, train_and_test):
+    """A folder beside train/ and test/ is named; a class that is only on one side is refused."""
     (tmp_path / "val" / "0").mkdir(parents=True)
     found = user_images.read(tmp_path).findings
     assert [(f.kind, f.path) for f in found] == [("left_aside", "val")]
-
-
-def test_classes_of_both_sides_are_compared(tmp_path, train_and_test):
-    """A class that is only on one side is refused."""
     (tmp_path / "test" / "0").rename(tmp_path / "test" / "3")
     message = refusal(tmp_path)
     assert "test/3: no such class to train on" in message
