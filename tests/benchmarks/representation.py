@@ -37,11 +37,8 @@ SEEDS = range(5)
 ARMS = {arm.name: arm.settings for arm in EXPERIMENT.arms}
 LONG = {"pretraining_epochs": 15}
 HOG, COPIES = "deskew + HOG + SVM", "deskew + HOG + SVM, 10 elastic copies"
-PROBE, SIMCLR, STUDENT = (
-    "VICReg, linear probe",
-    "SimCLR, linear probe",
-    "self-training, transductive",
-)
+PROBE, SIMCLR = "VICReg, linear probe", "SimCLR, linear probe"
+STUDENT = "self-training, transductive"
 ONE = {"width": 16, "members": 1, "views": 0}
 CELLS, RATE = (classical, "_CELLS"), (representation, "_RATE")
 # The arm, the settings that differ, and the modules' numbers that differ.
@@ -67,11 +64,9 @@ def cross_validated(settings, images, seed):
     """Return which of the 400 are right when each fifth is predicted from the other four."""
     drawn, heldout = draw(images, 50, seed)
     training, _ = Data(drawn, heldout).split(settings, seed)
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed).split(
-        training.labels, training.labels
-    )
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
     right, networks = [], Networks()
-    for _, fold in folds:
+    for _, fold in folds.split(training.labels, training.labels):
         data = Data(training, heldout.take([]), training.fingerprints[fold], unlabeled=heldout)
         record = train(Run.whole(settings, seed), data, networks=networks).record
         right += (record.scores[settings.all_epochs].test == record.test_labels).tolist()
