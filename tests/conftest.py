@@ -66,8 +66,7 @@ def picture():
 @pytest.fixture
 def two_classes(tmp_path, picture):
     """A folder of the classes a and b with four pictures each."""
-    numbers = range(8)
-    pictures = [picture(number) for number in numbers]
+    pictures = [picture(number) for number in range(8)]
     return write_folder(tmp_path / "two", pictures, ["a"] * 4 + ["b"] * 4)
 
 
@@ -117,6 +116,18 @@ def mnist_idx():
     return Path(folder)
 
 
+@pytest.fixture
+def offline(monkeypatch):
+    """A machine without MNIST's files and without a network to download them."""
+
+    def fail():
+        print("Downloading data")  # noqa: T201 (as Keras does)
+        raise Exception("URL fetch failure: no network")
+
+    monkeypatch.setattr("keras.datasets.mnist.load_data", fail)
+    monkeypatch.delenv("MNIST_KERAS_IDX", raising=False)
+
+
 @pytest.fixture(scope="session")
 def digits_data():
     """Five hundred of scikit-learn's digits to train and test on, the others held out."""
@@ -151,13 +162,16 @@ def model_file(trained, tmp_path_factory):
     return save
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def invoke():
-    """The function that runs the command line in this process."""
+    """The function that runs the command line in this process, which must end with `code`."""
     from mnist_keras.cli import cli
 
-    def run(*arguments):
-        return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    def run(*arguments, code=0, **options):
+        result = CliRunner().invoke(cli, [str(argument) for argument in arguments], **options)
+        assert result.exit_code == code, result.output
+        assert "Traceback" not in result.output
+        return result
 
     return run
 
@@ -166,9 +180,9 @@ def invoke():
 def python():
     """The function that runs Python in a process of its own and returns what it printed."""
 
-    def run(*arguments, codes=(0,), **options):
-        command = [sys.executable, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, **options)
+    def run(*arguments, codes=(0,), environment=(), cwd=None):
+        command, env = [sys.executable, *map(str, arguments)], os.environ | dict(environment)
+        done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd)
         assert done.returncode in codes, done.stdout[-5000:] + done.stderr[-3000:]
         return done.stdout
 
