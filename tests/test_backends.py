@@ -63,12 +63,6 @@ def test_other_backend_than_the_running_one():
         backends.use(backends.Backend(other, "--backend"))
 
 
-def python(*arguments, **environment):
-    """Return what became of a fresh Python process with these variables."""
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
-
-
 WHICH = """
 import sys
 from mnist_keras._foundations import backends
@@ -80,43 +74,33 @@ print(keras.backend.backend())
 
 @pytest.mark.several_backends
 @pytest.mark.parametrize("name", backends.installed())
-def test_keras_runs_on_what_the_option_names(name):
+def test_keras_runs_on_what_the_option_names(name, python):
     """TensorFlow imports Keras, which would take what `KERAS_BACKEND` named until then."""
     other = next(backend for backend in backends.TRAINABLE if backend != name)
-    done = python("-c", WHICH, name, KERAS_BACKEND=other)
-    assert done.stdout.strip() == name, done.stderr
+    assert python("-c", WHICH, name, environment={"KERAS_BACKEND": other}).strip() == name
 
 
 def test_broken_backend_is_one_line_and_exit_4(tmp_path):
     """A backend that does not import is named with its reason, without a traceback."""
-    broken = "raise ImportError('libfoo.so: no such file')"
-    (tmp_path / f"{RUNNING}.py").write_text(broken)
+    (tmp_path / f"{RUNNING}.py").write_text("raise ImportError('libfoo.so: no such file')")
     arguments = ("-m", "mnist_keras", "run", "--source", "digits", "--output", tmp_path)
-    result = python(*arguments, PYTHONPATH=str(tmp_path))
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=env)
     assert result.returncode == 4
     expected = f"Error: '{RUNNING}' is installed but does not import: libfoo.so: no such file"
     assert result.stderr.strip() == expected
 
 
-EXPERIMENT = """
-title = "A short one"
-settings = { model = "basic_net", epochs = 2 }
-arms = [{ name = "Basic Net" }]
-"""
-
-
-def test_keras_json_and_caps_change_no_number(tmp_path):
+def test_keras_json_and_caps_change_no_number(tmp_path, write_experiment, python):
     """Another data format, float type, epsilon or a cap on epochs leaves every number alone."""
-    experiment = tmp_path / "short.toml"
-    experiment.write_text(EXPERIMENT)
+    experiment = write_experiment(tmp_path, {"name": "Basic Net"})
     settings = {"floatx": "float16", "epsilon": 0.1, "backend": "numpy"}
     settings["image_data_format"] = "channels_first"
     (tmp_path / "keras.json").write_text(json.dumps(settings))
     caps = {"KERAS_MAX_EPOCHS": "1", "KERAS_MAX_STEPS_PER_EPOCH": "1"}
     run = ("-m", "mnist_keras", "run", experiment, "--source", "digits", "--seeds", 1, "--output")
-    plain = python(*run, tmp_path / "plain")
-    odd = python(*run, tmp_path / "odd", KERAS_HOME=str(tmp_path), **caps)
-    assert plain.returncode == odd.returncode == 0, odd.stderr
+    python(*run, tmp_path / "plain")
+    python(*run, tmp_path / "odd", environment=caps | {"KERAS_HOME": str(tmp_path)})
     tables = [json.loads((tmp_path / d / "tables.json").read_text()) for d in ("plain", "odd")]
     (plain_arm,), (odd_arm,) = (table["experiments"][0]["arms"] for table in tables)
     assert len(odd_arm["loss"][0]) == 2

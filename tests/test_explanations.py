@@ -1,8 +1,6 @@
 """Maps of what a model looked at, by their formulas and on every backend; features and t-SNE."""
 
 import itertools
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -294,13 +292,12 @@ np.savez(sys.argv[2], occlusion=occlusion(model, images, classes, stride=4), **f
 
 @pytest.mark.several_backends
 @pytest.mark.skipif(len(backends.installed()) < 2, reason="needs two backends")
-def test_maps_are_equal_on_every_backend(model_file, tmp_path, monkeypatch):
+def test_maps_are_equal_on_every_backend(model_file, tmp_path, python):
     """Of one model file, every backend draws the same maps within 1e-5."""
     found = {}
     for backend in backends.installed():
-        monkeypatch.setenv("KERAS_BACKEND", backend)
         out = tmp_path / f"{backend}.npz"
-        subprocess.run([sys.executable, "-c", MAPS, model_file("cnn"), out], check=True)
+        python("-c", MAPS, model_file("cnn"), out, environment={"KERAS_BACKEND": backend})
         found[backend] = dict(np.load(out))
     first, *others = found.values()
     for other, name in itertools.product(others, first):

@@ -3,9 +3,6 @@
 import functools
 import itertools
 import json
-import os
-import subprocess
-import sys
 
 import hypothesis.strategies as st
 import keras
@@ -417,17 +414,13 @@ def test_16_bit_losses_keep_large_labels(dtype):
     assert loss.get_config()["dtype"] == dtype
 
 
-def test_a_16_bit_floatx_is_promoted():
-    """set_floatx("bfloat16") leaves the loss in float32."""
+def test_16_bits_are_promoted_and_64_are_kept():
+    """set_floatx("bfloat16") leaves the loss in float32; float64 is kept where asked for."""
     keras.config.set_floatx("bfloat16")
     try:
         assert FocalLoss().dtype == "float32"
     finally:
         keras.config.set_floatx("float32")
-
-
-def test_float64_is_kept_where_asked_for():
-    """The dtype argument and the config keep float64."""
     loss = FocalLoss(dtype="float64")
     assert loss.dtype == loss.get_config()["dtype"] == "float64"
     assert FocalLoss().get_config()["dtype"] is None
@@ -704,13 +697,13 @@ def saved(tmp_path_factory):
 
 @pytest.mark.several_backends
 @pytest.mark.parametrize("backend", backends.installed())
-def test_a_saved_model_loads_in_a_fresh_process(saved, backend):
+def test_a_saved_model_loads_in_a_fresh_process(saved, backend, python):
     """A .keras file written here gives the same loss in a fresh process, on every backend."""
     folder, loss, config = saved
     assert config["alpha"] == [0.5, 1, 2]
-    command = [sys.executable, "-c", LOAD_ELSEWHERE, folder / "model.keras", folder / "x.npy"]
-    environment = os.environ | {"KERAS_BACKEND": backend, "OMP_NUM_THREADS": "1"}
-    printed = subprocess.check_output(command, env=environment, text=True)
+    arguments = ("-c", LOAD_ELSEWHERE, folder / "model.keras", folder / "x.npy")
+    environment = {"KERAS_BACKEND": backend, "OMP_NUM_THREADS": "1"}
+    printed = python(*arguments, environment=environment)
     assert json.loads(printed.splitlines()[-1]) == [backend, pytest.approx(loss, rel=1e-5), config]
 
 

@@ -5,8 +5,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
 import zipfile
 from unittest.mock import Mock
 
@@ -49,8 +47,7 @@ def test_keras_reads_it_too(model_file, trained, images):
 
 def test_untrained(trained, images):
     """The network before training has its run's initial weights, not those of training."""
-    before = predict(trained("basic_net").untrained(), images)
-    again = predict(trained("basic_net").untrained(), images)
+    before, again = (predict(trained("basic_net").untrained(), images) for _ in range(2))
     np.testing.assert_array_equal(before, again)
     assert np.abs(before - predict(trained("basic_net").model, images)).max() > 0.5
 
@@ -287,11 +284,10 @@ np.save(sys.argv[2], predict(load_model(Path(sys.argv[1])).model, images))
 
 @pytest.mark.several_backends
 @pytest.mark.skipif(len(backends.installed()) < 2, reason="needs two backends")
-def test_every_backend_reads_it(model_file, trained, images, tmp_path, monkeypatch):
+def test_every_backend_reads_it(model_file, trained, images, tmp_path, python):
     """In a fresh process on another backend, the file gives the same logits."""
     expected = predict(trained("cnn").model, images)
     for backend in backends.installed():
-        monkeypatch.setenv("KERAS_BACKEND", backend)
         out = tmp_path / f"{backend}.npy"
-        subprocess.run([sys.executable, "-c", LOAD, model_file("cnn"), out], check=True)
+        python("-c", LOAD, model_file("cnn"), out, environment={"KERAS_BACKEND": backend})
         np.testing.assert_allclose(np.load(out), expected, atol=1e-5)

@@ -1,7 +1,5 @@
 """The package: what importing it costs, and its public names."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -13,15 +11,11 @@ from mnist_keras._foundations import registration
 from mnist_keras.losses import NTXent, VICReg
 
 
-def python(code):
-    return subprocess.check_output([sys.executable, "-c", code], text=True).strip()
-
-
 @pytest.mark.parametrize(
     ("before", "module", "allowed"),
     [("sys", "mnist_keras", "sys.stdlib_module_names"), ("keras", "mnist_keras.losses", "set()")],
 )
-def test_import_costs_nothing(before, module, allowed):
+def test_import_costs_nothing(before, module, allowed, python):
     """Importing adds no package but our lazy loader, even to Keras, and changes no global state."""
     code = f"""
 import logging, os, sys, warnings
@@ -37,10 +31,10 @@ assert state() == before
 new = {{name.split(".")[0] for name in set(sys.modules) - modules}}
 print(sorted(new - {allowed}))
 """
-    assert python(code) == "['lazy_loader', 'mnist_keras']"
+    assert python("-c", code).strip() == "['lazy_loader', 'mnist_keras']"
 
 
-def test_help_imports_no_keras():
+def test_help_imports_no_keras(python):
     """The help is shown without Keras, NumPy or a backend."""
     code = """
 import sys
@@ -51,7 +45,7 @@ except SystemExit:
     pass
 print(sorted({"keras", "jax", "tensorflow", "torch", "numpy"} & set(sys.modules)))
 """
-    assert python(code).endswith("[]")
+    assert python("-c", code).endswith("[]\n")
 
 
 def test_public_names_resolve():
@@ -67,7 +61,7 @@ LOSSES = FocalLoss(from_logits=True), NTXent(), VICReg()
 
 
 @pytest.mark.parametrize("first", ["keras, mnist_keras", "mnist_keras, keras"])
-def test_saved_models_load_in_a_process_that_only_imports_the_package(first, tmp_path):
+def test_saved_models_load_in_a_process_that_only_imports_the_package(first, tmp_path, python):
     """Saved models find our classes in whichever order the two packages are imported."""
     for loss in LOSSES:
         layers = mnist_keras.SpatialDropout2D(0.5), keras.layers.Flatten()
@@ -83,7 +77,7 @@ for path in sorted(Path({str(tmp_path)!r}).iterdir()):
     print(*(type(part).__name__ for part in (model.loss, model.optimizer, model.layers[0])))
 """
     expected = [f"{type(loss).__name__} RAdam SpatialDropout2D" for loss in LOSSES]
-    assert python(code).splitlines()[-3:] == expected
+    assert python("-c", code).splitlines()[-3:] == expected
 
 
 def test_every_module_with_registered_classes_is_imported_with_keras():
