@@ -5,6 +5,7 @@ import gzip
 import importlib.util
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -270,3 +271,11 @@ def record():
         return Record(**made_up | fields)
 
     return make
+
+
+@pytest.fixture
+def interruptible():
+    """Ctrl-C reaches processes started here, also where this one runs in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

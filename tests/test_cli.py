@@ -186,14 +186,6 @@ def test_wrong_input_is_one_line(words, code, message, invoke, tmp_path, monkeyp
     assert message in errors[0]
 
 
-@pytest.fixture
-def interruptible():
-    """Ctrl-C reaches processes started here, also where this one runs in a shell's background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.usefixtures("interruptible")

@@ -346,6 +346,7 @@ def test_what_is_not_available_is_one_line(opened, model_file, port, monkeypatch
     assert 'pip install "mnist-keras[demo]"' in found.stderr.splitlines()[-1]
 
 
+@pytest.mark.usefixtures("interruptible")
 @parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_program_serves_until_it_is_stopped(model_file, number, code):
     """Once the address is printed, it answers; Ctrl-C and SIGTERM end it with their codes, soon."""
