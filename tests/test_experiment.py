@@ -120,6 +120,7 @@ def test_find(tmp_path):
     [
         (("title", "titel"), "unknown key 'titel'. Did you mean 'title'?"),
         (("epochs = 3", "epoch = 3"), "unknown key 'epoch'. Did you mean 'epochs'?"),
+        (("epochs = 4", "settings = { epochs = 4 }"), "arm 2: unknown key 'settings'"),
         (("epochs = 4", "epohcs = 4"), "arm 2: unknown key 'epohcs'. Did you mean 'epochs'?"),
         (("crossentropy", "cross_entropy"), "Did you mean 'crossentropy'?"),
         (("epochs = 4", "epochs = 0"), "arm 2: `epochs` must be an integer >= 1"),

@@ -39,7 +39,7 @@ class Arm(ExperimentFields):
     @model_validator(mode="before")
     @classmethod
     def _from_file(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or "settings" in given:
+        if not isinstance(given, dict) or isinstance(given.get("settings"), Settings):
             return given
         _check_keys(given, [*cls.model_fields, *Settings.model_fields], but="settings")
         settings = {key: given[key] for key in given if key in Settings.model_fields}
