@@ -77,9 +77,9 @@ def test_jobs_have_the_bits_of_one_process(tmp_path, write_experiment, python):
         f"import os; os.sched_setaffinity(0, [{core}]); os.environ['OMP_NUM_THREADS'] = '1'\n"
         "from mnist_keras.cli import main; main()"
     )
-    arguments = ["run", "short.toml", "--source", "digits", "--seeds", 3, "--output"]
-    python("-c", code, *arguments, "one", cwd=tmp_path)
-    python("-m", "mnist_keras", *arguments, "two", "--jobs", 2, cwd=tmp_path)
+    options, last = ["run", "--source", "digits", "--seeds", 3, "--output"], ["--", "short.toml"]
+    python("-c", code, *options, "one", *last, cwd=tmp_path)
+    python("-m", "mnist_keras", *options, "two", "--jobs", 2, *last, cwd=tmp_path)
     one, two = (ResultsFolder(tmp_path / name).records()[0] for name in ("one", "two"))
     assert [record.name for record in one] == [record.name for record in two]
     assert [record.history.loss for record in one] == [record.history.loss for record in two]

@@ -33,8 +33,9 @@ class RepeatableCommand(click.Command):
 
 def _again(*options: str) -> list[str]:
     """Return the words of this command; of an option that is given twice, the last one counts."""
-    arguments = click.get_current_context().meta[_ARGUMENTS]
-    return [sys.executable, "-m", "mnist_keras", "run", *arguments, *options]
+    given = click.get_current_context().meta[_ARGUMENTS]
+    end = given.index("--") if "--" in given else len(given)  # what follows is not an option
+    return [sys.executable, "-m", "mnist_keras", "run", *given[:end], *options, *given[end:]]
 
 
 @click.command(cls=RepeatableCommand)
