@@ -1,6 +1,6 @@
 """Options made from the fields of a record: its types, bounds, defaults and descriptions."""
 
-import importlib
+import pkgutil
 from collections.abc import Callable, Collection
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -23,8 +23,7 @@ def fields_command(
 
     class FieldsCommand(click.Command):
         def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-            module, _, name = place.partition(":")
-            fields = getattr(importlib.import_module(module), name).model_fields
+            fields = pkgutil.resolve_name(place).model_fields
             kinds = {name: _plain(field.annotation) for name, field in fields.items()} | instead()
             own = super().get_params(ctx)
             made = [_option(n, f, kinds[n]) for n, f in fields.items() if n not in left_out]

@@ -1,6 +1,6 @@
 """The options that several commands share, and short ways to make one."""
 
-import importlib
+import pkgutil
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -35,8 +35,7 @@ class LazyChoice(click.ParamType):  # type: ignore[type-arg]  # generic since cl
 
     @cached_property
     def _choice(self) -> "click.Choice[str]":
-        module, _, name = self._place.partition(":")
-        return click.Choice(get_args(getattr(importlib.import_module(module), name)))
+        return click.Choice(get_args(pkgutil.resolve_name(self._place)))
 
     def convert(self, value: Any, *context: Any) -> Any:
         """Return the word, or refuse it."""

@@ -10,13 +10,11 @@ import numpy as np
 from mnist_keras._foundations.files import escaped
 from mnist_keras._foundations.hashing import fingerprint
 from mnist_keras.datasets import sources, user_images
-from mnist_keras.datasets.choices import OnBad
+from mnist_keras.datasets.choices import PER_CLASS, OnBad
 from mnist_keras.datasets.image_folder.findings import KINDS, Severity, by_kind
 from mnist_keras.datasets.images import DataError, LabeledImages
 from mnist_keras.datasets.splits import SIDES, draw, read_splits, sides, split_indices, split_text
 from mnist_keras.training.settings import ExperimentError, Settings
-
-PER_CLASS = 50  # the original's
 
 
 @dataclass(frozen=True)
