@@ -1,6 +1,7 @@
 """Audits of folders: they name every problem, touch nothing, remember and stream."""
 
 import functools
+import io
 import json
 import os
 import random
@@ -53,7 +54,8 @@ def snapshot(folder):
 @pytest.fixture
 def bad_files(two_classes, picture):
     """Files in `two_classes` that cannot be used: by path, a word of the reason."""
-    whole = png(picture(50))
+    whole, webp = png(picture(50)), io.BytesIO()
+    Image.fromarray(picture(50)).save(webp, "WEBP")
     files = {
         "a/empty.png": (b"", "empty file"),
         "a/page.png": (b"<!doctype html>", "web page"),
@@ -61,7 +63,7 @@ def bad_files(two_classes, picture):
         "b/text.jpg": (b"this is text", "not a BMP, GIF, JPEG or PNG"),
         "b/half.png": (whole[:60], "truncated"),
         "b/flipped.png": (whole[:-20] + b"x" + whole[-19:], "checksum"),
-        "b/photo.webp": (b"RIFF", ".webp files are not read"),
+        "b/photo.webp": (webp.getvalue(), "a WEBP image"),
         "b/strange\nname\x1b[31m.png": (b"", "empty file"),
     }
     for path, (content, _) in files.items():
@@ -175,6 +177,34 @@ def test_sizes_types_and_conversions_are_counted(two_classes, picture):
     assert audited.remarks == ("Of 13 image files: 2 resized, 1 converted in memory, 1 duplicated.")
     assert audited.images.images.dtype == np.float32
     assert len(audited.images) == 13
+
+
+@pytest.mark.parametrize("extension", ["jfif", "JPE", "pjpeg", "apng", "dib", "webp", "pnm", "hif"])
+def test_the_content_decides_for_every_extension(two_classes, extension):
+    """A file that is called an image is read if it holds one, and refused if it does not."""
+    whole, bad = (two_classes / "a" / f"{name}.{extension}" for name in ("whole", "bad"))
+    format = {"apng": "PNG", "dib": "BMP"}.get(extension, "JPEG")
+    Image.open(two_classes / "a" / "000.png").transpose(0).save(whole, format)
+    bad.write_bytes(b"P7 332")
+    audited = user_images.read(two_classes)
+    assert {"a/bad." + extension: "not_an_image"} == {
+        f.path: f.kind for f in audited.findings if f.severity == "refused"
+    }
+    assert str(whole) in audited.images.file_paths
+    mislabeled = [f.path for f in audited.findings if f.kind == "mislabeled"]
+    assert mislabeled == (["a/whole." + extension] if extension in ("webp", "pnm", "hif") else [])
+
+
+def test_turned_images_are_counted_as_converted(two_classes, picture):
+    """A photo that lies on its side is turned upright, and tables say how many were converted."""
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.fromarray(picture(60)).save(two_classes / "a" / "side.png", exif=exif)
+    audited = user_images.read(two_classes).require()
+    assert ("rotated", "a/side.png") in {(f.kind, f.path) for f in audited.findings}
+    assert "1 converted in memory" in audited.remarks
+    position = audited.images.file_paths.index(str(two_classes / "a" / "side.png"))
+    np.testing.assert_array_equal(audited.images.images[position][..., 0], np.rot90(picture(60)))
 
 
 def test_duplicates_are_found_whatever_their_size_in_the_file(two_classes):

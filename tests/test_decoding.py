@@ -1,5 +1,6 @@
 """A file becomes pixels or is refused with a reason; no damaged file passes for an image."""
 
+import gzip
 import io
 import os
 import struct
@@ -127,8 +128,6 @@ def test_files_that_cannot_be_used_are_named(picture):
     flipped, unlike = bytearray(png), bytearray(png)
     flipped[60] ^= 0xFF
     unlike[-13] ^= 0xFF  # the checksum of the pixels, which decoders do not check
-    exif = Image.Exif()
-    exif[0x0112] = 6
     frames = [Image.fromarray(picture(n)) for n in range(3)]
     more = {"save_all": True, "append_images": frames[1:]}
     scan = jpeg.index(b"\xff\xda")
@@ -141,7 +140,11 @@ def test_files_that_cannot_be_used_are_named(picture):
         "unsupported_type": [
             encode(picture(2), "WEBP"),
             encode(picture(2), "TIFF"),
-            b'<?xml version="1.0"?><svg xmlns="x">',
+            *(b'<?xml version="1.0"?><svg xmlns="x">', gzip.compress(b"<svg>"), b"\xff\x0a" + png),
+            *(
+                b"\0\0\0\x18ftyp" + brand + bytes(99)
+                for brand in (b"heic", b"mif1", b"avif", b"crx ")
+            ),
         ],
         "truncated": [
             *(png[:20], png[: len(png) // 2], png[:-12], png[:-4]),
@@ -150,14 +153,21 @@ def test_files_that_cannot_be_used_are_named(picture):
             jpeg[: scan + 70] + b"\xff\xd9" + jpeg[scan + 70 :],
             jpeg[: scan + 70] + b"\xff\xfe\x00\x04ab\xff\xd9",  # behind a comment
             jpeg[: scan + 70] + b"\xff\xd3\xff\xd9",  # behind a restart
-            restarts[: restarts.index(b"\xff\xd3")] + b"\xff\xd9",  # instead of a restart
+            *(
+                restarts[: restarts.index(bytes([0xFF, 0xD0 + n]))] + b"\xff\xd9" for n in range(7)
+            ),  # instead of a restart
             as_png(picture(2), picture(2)[:14]),
             as_png(picture(2), adam7(picture(2))[:-1], interlaced=1),
             encode(picture(2), "GIF")[:-1],
             encode(picture(2), "GIF")[:-40],
             encode(picture(2), "BMP")[:-1],
         ],
-        "damaged": [bytes(flipped), bytes(unlike), declare(png, 0, 0)],
+        "damaged": [
+            *(bytes(flipped), bytes(unlike), declare(png, 0, 0)),
+            png[:33] + declare(png, 28, 14)[8:],  # two headers
+            restarts[: restarts.index(b"\xff\xd2")] + restarts[restarts.index(b"\xff\xd3") :],
+            jpeg[: scan + 70] + b"\xff\xd0" + jpeg[scan + 70 :],  # a restart of no interval
+        ],
         "too_large": [declare(png, 65535, 65535), encode(Image.new("1", (7_100, 7_100)))],
         "too_small": [encode(picture(2)[:1, :1]), encode(picture(2)[:7])],
         "transparent": [
@@ -165,8 +175,7 @@ def test_files_that_cannot_be_used_are_named(picture):
             encode(picture(2), mode="P", transparency=0),
             encode(picture(2), transparency=int(picture(2)[0, 0])),
         ],
-        "rotated": [encode(picture(2), "JPEG", exif=exif), encode(picture(2), exif=exif)],
-        "animated": [encode(frames[0], "GIF", **more), encode(frames[0], "PNG", **more)],
+        "animated": [encode(frames[0], "GIF", **more)],
     }
     for kind, contents in cases.items():
         for content in contents:
@@ -174,6 +183,172 @@ def test_files_that_cannot_be_used_are_named(picture):
                 read(content)
             assert error.value.kind == kind
             assert "\n" not in str(error.value)
+
+
+def gray_png(levels, depth, clear=None, color=0):
+    """Return a PNG of samples of some depth, in which the level or color `clear` is transparent."""
+    samples = np.asarray(levels).reshape(len(levels), -1)
+    bits = (samples[..., np.newaxis] >> np.arange(depth)[::-1]) & 1
+    rows = b"".join(
+        b"\0" + row.tobytes() for row in np.packbits(bits.reshape(len(samples), -1), axis=1)
+    )
+    header = struct.pack(">IIBBBBB", np.shape(levels)[1], len(levels), depth, color, 0, 0, 0)
+    chunks = chunk(b"IHDR", header)
+    if clear is not None:
+        chunks += chunk(b"tRNS", np.atleast_1d(clear).astype(">u2").tobytes())
+    chunks += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_transparency_is_that_of_pixels(depth, channels):
+    """At every depth, an image is refused if a pixel is transparent, not if a level would be."""
+    if channels == 3 and depth < 8:
+        pytest.skip("colors have 8 or 16 bits")
+    top, color = 2**depth - 1, {1: 0, 3: 2}[channels]
+    levels = np.random.default_rng(depth).integers(0, top, (9, 16, channels))  # never the top level
+    clear = [top] * channels
+    found, remarks = read(gray_png(levels, depth, clear, color), "rgb")
+    assert "opaque_alpha" in remarks
+    plain, _ = read(gray_png(levels, depth, None, color), "rgb")
+    np.testing.assert_array_equal(found, plain)
+    levels[4, 3] = top
+    content = gray_png(levels, depth, clear, color)
+    with pytest.raises(BadImageError) as error:
+        read(content)
+    assert error.value.kind == "transparent"
+    opacity = read(content, "rgba")[0][..., 3]
+    assert [*zip(*np.nonzero(opacity == 0), strict=True)] == [(4, 3)]
+
+
+@pytest.mark.parametrize("color", [4, 6])
+def test_alpha_of_16_bits(color):
+    """An alpha channel of 16 bits is judged by its pixels, too."""
+    levels = np.random.default_rng(color).integers(0, 65536, (9, 16, color - 2))
+    levels[..., -1] = 65535
+    assert "opaque_alpha" in read(gray_png(levels, 16, color=color))[1]
+    levels[1, 2, -1] = 40_000
+    with pytest.raises(BadImageError, match="transparent"):
+        read(gray_png(levels, 16, color=color))
+
+
+def exif_of(turn, order="<"):
+    """Return EXIF data that say how an image lies."""
+    start = {"<": b"II*\0", ">": b"MM\0*"}[order]
+    return b"Exif\0\0" + start + struct.pack(f"{order}IHHHIHHI", 8, 1, 0x0112, 3, 1, turn, 0, 0)
+
+
+def xmp_of(turn):
+    return f'<x:xmpmeta><rdf:Description tiff:Orientation="{turn}"/></x:xmpmeta>'.encode()
+
+
+def with_text(content, keyword, text, zipped=False):
+    """Return a PNG with a text before its pixels."""
+    body = keyword + b"\0" + (b"\0" + zlib.compress(text) if zipped else text)
+    return content[:33] + chunk(b"zTXt" if zipped else b"tEXt", body) + content[33:]
+
+
+def profile(kind, data):
+    """Return metadata as ImageMagick writes it into a PNG."""
+    lines = [data.hex()[i : i + 72] for i in range(0, 2 * len(data), 72)]
+    return "\n".join(["", kind, f"{len(data):8d}", *lines, ""]).encode()
+
+
+def itxt(content, text):
+    body = b"XML:com.adobe.xmp\0\0\0\0\0" + text
+    return content[:33] + chunk(b"iTXt", body) + content[33:]
+
+
+def after_pixels(content, data):
+    return content[:-12] + chunk(b"eXIf", data[6:]) + content[-12:]
+
+
+PLACES = {
+    "JPEG": lambda image, turn: encode(image, "JPEG", exif=exif_of(turn, ">"), quality=100),
+    "JPEG, XMP": lambda image, turn: encode(image, "JPEG", xmp=xmp_of(turn), quality=100),
+    "eXIf": lambda image, turn: encode(image, exif=exif_of(turn)),
+    "eXIf after the pixels": lambda image, turn: after_pixels(encode(image), exif_of(turn)),
+    "XMP": lambda image, turn: itxt(encode(image), xmp_of(turn)),
+    "raw EXIF": lambda image, turn: with_text(
+        encode(image), b"Raw profile type exif", profile("exif", exif_of(turn)), True
+    ),
+    "raw APP1": lambda image, turn: with_text(
+        encode(image), b"Raw profile type APP1", profile("generic", exif_of(turn))
+    ),
+    "raw XMP": lambda image, turn: with_text(
+        encode(image), b"Raw profile type xmp", profile("xmp", xmp_of(turn))
+    ),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_images_are_turned_upright(picture, place, turn):
+    """Wherever a file says how it lies, the image is turned as the EXIF standard has it."""
+    upright = picture(3, 24, 40)
+    # Where the standard puts row 0 and column 0 of the file.
+    stored = upright.T if turn > 4 else upright
+    flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (0,), 7: (0, 1), 8: (1,)}.get(turn, ())
+    content = PLACES[place](np.ascontiguousarray(np.flip(stored, flips)), turn)
+    found, remarks = read(content)
+    assert found.shape == (24, 40, 1)
+    tolerance = 6 if place.startswith("JPEG") else 0
+    np.testing.assert_allclose(found[..., 0].astype(int), upright, atol=tolerance)
+    assert remarks == (["rotated"] if turn > 1 else [])
+
+
+@pytest.mark.parametrize("text", [b"", b"\nexif\n", b"\nexif\n 4\nzz", b"\nexif\n 2\nffff"])
+def test_unreadable_metadata_turns_nothing(picture, text):
+    """Metadata that cannot be read leaves an image as it is."""
+    content = with_text(encode(picture(3)), b"Raw profile type exif", text)
+    np.testing.assert_array_equal(read(content)[0][..., 0], picture(3))
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_animated_png_is_its_default_image(picture, apart):
+    """Viewers without animation show the default image; it is used, with a warning."""
+    frames = [Image.fromarray(picture(n)) for n in range(3)]
+    more = {"save_all": True, "append_images": frames[1:], "default_image": apart}
+    found, remarks = read(encode(frames[0], **more))
+    np.testing.assert_array_equal(found[..., 0], picture(0))
+    assert remarks == ["animated_png"]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
+@pytest.mark.parametrize("width", [28, 29, 31])
+def test_sizes_in_the_header_of_a_bmp_may_be_wrong(picture, mode, width):
+    """A BMP is whole if its rows are there, whatever size its header has."""
+    content = encode(picture(0, 20, width), "BMP", mode)
+    expected = pillows(content, "L")
+    for size in (0, 14, 54, len(content) - 40, len(content) + 2, 2**32 - 1):
+        wrong = content[:2] + struct.pack("<I", size) + content[6:]
+        found, remarks = read(wrong)
+        np.testing.assert_array_equal(found[..., 0], expected)
+        assert "trailing_bytes" not in remarks
+        assert "trailing_bytes" in read(wrong + b"trailing")[1]
+        with pytest.raises(BadImageError, match="truncated"):
+            read(wrong[:-5])
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 2}])
+@pytest.mark.parametrize(
+    "restarts",
+    [{"restart_marker_blocks": 1}, {"restart_marker_blocks": 3}, {"restart_marker_rows": 1}],
+)
+def test_jpegs_with_restarts(picture, options, restarts):
+    """With restarts, whole JPEGs are read; without their last interval, they are truncated."""
+    for height in (64, 100):
+        colors = np.stack([picture(n, height, 70) for n in range(3)], axis=-1)
+        content = encode(colors, "JPEG", **options, **restarts)
+        assert read(content, "rgb")[1] == []
+        for n in (0, 7):  # a restart of nothing
+            assert read(content[:-2] + bytes([0xFF, 0xD0 + n]) + content[-2:], "rgb")[1] == []
+        last = max(content.rfind(bytes([0xFF, 0xD0 + n])) for n in range(8))
+        for cut in (last, last + 2):
+            with pytest.raises(BadImageError) as error:
+                read(content[:cut] + b"\xff\xd9", "rgb")
+            assert error.value.kind == "truncated"
 
 
 @pytest.mark.parametrize(

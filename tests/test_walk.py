@@ -37,19 +37,18 @@ def test_natural_order_of_classes_and_keras_order_of_files(tmp_path):
 
 
 def test_what_is_not_data_is_named(tmp_path):
-    """Hidden, system and other files are left out and named; unsupported images are refused."""
+    """Hidden, system and other files are left out and named; what is called an image is taken."""
     touch(tmp_path, "a/1.png", "b/2.png", "README.md", ".git/x.png", "__MACOSX/a/._1.png")
     touch(tmp_path, "a/.hidden.png", "a/Thumbs.db", "a/.ipynb_checkpoints/1.png")
     touch(tmp_path, "a/notes.txt", "a/2.png.txt", "a/noextension")
     touch(tmp_path, "a/x.webp", "b/y.TIF")
     (tmp_path / "b" / "folder.png").mkdir()
     assert found(tmp_path) == (
-        ["a/1.png", "b/2.png"],
+        ["a/1.png", "a/x.webp", "b/2.png", "b/y.TIF"],
         {
             *(("hidden", p) for p in (".git", "__MACOSX", "a/.hidden.png", "a/Thumbs.db")),
             *(("hidden", "a/.ipynb_checkpoints"), ("beside_classes", "README.md")),
             *(("other_files", f"a/{p}") for p in ("notes.txt", "2.png.txt", "noextension")),
-            *(("unsupported_type", p) for p in ("a/x.webp", "b/y.TIF")),
             ("image_named_folder", "b/folder.png"),
         },
     )

@@ -1,9 +1,12 @@
 """The bytes of one file become pixels, or a reason why they cannot."""
 
 import io
+import itertools
 import math
 import os
+import re
 import stat
+import struct
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,16 +21,47 @@ from mnist_keras.datasets.choices import ColorMode, Interpolation
 from mnist_keras.datasets.image_folder import truncation
 from mnist_keras.datasets.images import DataError
 
-# Keras's list. The content decides how a file is decoded, not its extension.
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
-FORMATS = ("BMP", "GIF", "JPEG", "PNG")
-# Images that Keras leaves out silently; Pillow may or may not read them.
-UNSUPPORTED_EXTENSIONS = (
-    *(".avif", ".dng", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jpe", ".pbm", ".pgm", ".ppm"),
-    *(".psd", ".svg", ".tga", ".tif", ".tiff", ".webp"),
+# The formats that are read, as Keras's loader has them. The content decides, not the extension.
+FORMATS = {
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo"),
+    "PNG": (".png", ".apng"),
+}
+_UNREAD_EXTENSIONS = (
+    ".3fr .arw .avif .avifs .cr2 .cr3 .cur .dcm .dcx .dds .dng .emf .eps .erf .exr .hdr .heic "
+    ".heics .heif .heifs .hif .icns .ico .j2c .j2k .jng .jp2 .jpc .jpf .jpm .jpx .jxl .jxr .mng "
+    ".nef .nrw .orf .pam .pbm .pcx .pef .pfm .pgm .pnm .ppm .psb .psd .qoi .raf .ras .rw2 .sgi "
+    ".sr2 .srw .svg .svgz .tga .tif .tiff .wbmp .wdp .webp .wmf .xbm .xcf .xpm"
 )
-_UNSUPPORTED_FORMATS = ("AVIF", "ICO", "JPEG2000", "PPM", "PSD", "TGA", "TIFF", "WEBP")
+# All extensions that images are known by: these files are opened, then read or refused.
+EXTENSIONS = (*itertools.chain(*FORMATS.values()), *_UNREAD_EXTENSIONS.split())
+_UNSUPPORTED_FORMATS = (
+    *("AVIF", "DDS", "ICNS", "ICO", "JPEG2000", "PCX", "PPM", "PSD", "QOI", "SGI", "TGA", "TIFF"),
+    *("WEBP", "XBM", "XPM"),
+)
+# Of formats that Pillow does not know: a part of the content, and where it stands.
+_SIGNATURES = {
+    "HEIF": (4, rb"ftyp(hei[cxms]|hev[cmxs]|mif1|msf1|heif)"),
+    "AVIF": (4, rb"ftypavi[fs]"),
+    "Canon CR3": (4, rb"ftypcrx"),
+    "JPEG XL": (0, rb"\xff\x0a|\0\0\0\x0cJXL "),
+    "JPEG XR": (0, rb"II\xbc"),
+    "OpenEXR": (0, rb"\x76\x2f\x31\x01"),
+    "XCF": (0, rb"gimp xcf"),
+    "EPS": (0, rb"%!PS"),
+}
 _MODES: dict[ColorMode, str] = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])")
 CHANNELS: dict[ColorMode, int] = {"grayscale": 1, "rgb": 3, "rgba": 4}
 
 _MAX_BYTES = 2**28
@@ -83,7 +117,8 @@ def decode(content: bytes, color_mode: ColorMode, remark: Remark | None = None) 
 
     `remark` is called with the kind of each finding that does not prevent the use of the image,
     and a reason. `None`, for content that was decoded before, also skips the checks for damage
-    that Pillow does not notice. Anything but one whole, upright, opaque image is refused.
+    that Pillow does not notice. Anything but one whole, opaque image is refused. An image that is
+    to be turned, by its EXIF data or XMP, is turned upright.
     """
     if not content:
         raise BadImageError("empty_file")
@@ -92,8 +127,8 @@ def decode(content: bytes, color_mode: ColorMode, remark: Remark | None = None) 
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                _check_header(image)
+            with Image.open(io.BytesIO(content), formats=[*FORMATS]) as image:
+                _check_header(image, content, remark or say_nothing)
                 if remark:
                     _check_end(image, content, remark)
                 pixels = _pixels(image, content, color_mode, remark or say_nothing)
@@ -124,6 +159,11 @@ def _unidentified(content: bytes) -> BadImageError:
         return BadImageError("lfs_pointer")
     if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in start):
         return BadImageError("unsupported_type", "an SVG drawing")
+    if start.startswith(b"\x1f\x8b"):
+        return BadImageError("unsupported_type", "gzipped")
+    for name, (position, signature) in _SIGNATURES.items():
+        if re.compile(signature).match(content, position):
+            return BadImageError("unsupported_type", f"an image of type {name}")
     if truncation.format_of(content):
         kind = "truncated" if truncation.end_of(content) is None else "damaged"
         return BadImageError(kind, f"{kind} image: its header cannot be read")
@@ -134,16 +174,20 @@ def _unidentified(content: bytes) -> BadImageError:
         return BadImageError("not_an_image", "not a BMP, GIF, JPEG or PNG image")
 
 
-def _check_header(image: Image.Image) -> None:
+def _check_header(image: Image.Image, content: bytes, remark: Remark) -> None:
     """Refuse by what the header declares, before anything is decoded."""
     width, height = image.size
     if width * height > _MAX_PIXELS:
         raise BadImageError("too_large", _TOO_MANY)
     if min(image.size) < LEAST_SIDE:
         raise BadImageError("too_small", f"{width}×{height} pixels; at least {LEAST_SIDE} per side")
+    if image.format == "PNG" and struct.unpack_from(">II", content, 16) != image.size:
+        raise BadImageError("damaged", "damaged image: it has two sizes")
     # Every viewer shows the first picture of a camera's multi-picture JPEG.
     if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
-        raise BadImageError("animated", f"animated: {frames} frames")
+        if image.format != "PNG":
+            raise BadImageError("animated", f"animated: {frames} frames")
+        remark("animated_png", f"animated: the first of {frames} frames is used")
 
 
 def _check_end(image: Image.Image, content: bytes, remark: Remark) -> None:
@@ -155,6 +199,8 @@ def _check_end(image: Image.Image, content: bytes, remark: Remark) -> None:
             raise BadImageError("damaged", f"damaged image: the checksum of its {chunk} is wrong")
         if not truncation.has_all_rows(content):
             raise BadImageError("truncated", "truncated image: rows of pixels are missing")
+    elif image.format in ("JPEG", "MPO") and not truncation.restarts_in_order(content):
+        raise BadImageError("damaged", "damaged image: a restart marker is missing or misplaced")
     if end < len(content) and image.format != "MPO":
         remark("trailing_bytes", f"{len(content) - end:,} bytes after its end")
 
@@ -162,14 +208,14 @@ def _check_end(image: Image.Image, content: bytes, remark: Remark) -> None:
 def _check_scan(image: Image.Image, content: bytes) -> None:
     """Refuse a JPEG whose end marker comes too early: decoders make up the missing rows.
 
-    A whole image needs no more data. So data is inserted after its last scan, plain and after each
-    restart marker. If this changes a pixel, the image was not whole.
+    A whole image needs no more data. So data is inserted after its last scan: plain, and after each
+    restart marker, the expected one first. If this changes a pixel, the image was not whole.
     """
     if image.format not in ("JPEG", "MPO"):
         return
-    stop = truncation.end_of_scans(content)
+    stop, following = truncation.end_of_scans(content)
     data = b"\x2a\x95\x5a\x6b" * 64
-    more = data + b"".join(bytes([0xFF, 0xD0 + n]) + data for n in range(8))
+    more = data + b"".join(bytes([0xFF, 0xD0 + (following + n) % 8]) + data for n in range(8))
     longer = content[:stop] + more + content[stop:]
     with Image.open(io.BytesIO(longer), formats=("JPEG",)) as other:
         if not np.array_equal(np.asarray(image), np.asarray(other)):
@@ -179,32 +225,43 @@ def _check_scan(image: Image.Image, content: bytes) -> None:
 def _pixels(
     image: Image.Image, content: bytes, color_mode: ColorMode, remark: Remark
 ) -> np.ndarray:
-    """Return the pixels in the channels of the color mode; refuse ambiguous ones."""
+    """Return the upright pixels in the channels of the color mode; refuse ambiguous ones."""
+    declared = image.size
     image.load()
+    if image.size != declared:
+        raise BadImageError("damaged", "damaged image: it has two sizes")
     if math.prod(image.size) > _LARGE_PIXELS:
         remark("large", f"large: {image.size[0]}×{image.size[1]} pixels")
-    if "exif" in image.info and (turn := _orientation(image)) > 1:
-        raise BadImageError("rotated", f"rotated by its EXIF data (orientation {turn})")
     if "icc_profile" in image.info or "gamma" in image.info:
         remark("color_profile")
+    depth = content[24] if image.format == "PNG" else 8
     if kind := {"1": "one_bit", "CMYK": "cmyk", "P": "palette"}.get(image.mode):
         remark(kind)
-    elif image.mode.startswith("I") or (image.format == "PNG" and content[24] == 16):
+    elif depth == 16:
         remark("sixteen_bit")
-    image = _converted(image, color_mode, remark)
+    turn = _TURNS.get(_orientation(image))
+    image = _converted(image, depth, color_mode, remark)
+    if turn is not None:
+        remark("rotated")
+        image = image.transpose(turn)
     return np.asarray(image).reshape(image.height, image.width, CHANNELS[color_mode])
 
 
-def _converted(image: Image.Image, color_mode: ColorMode, remark: Remark) -> Image.Image:
+def _converted(
+    image: Image.Image, depth: int, color_mode: ColorMode, remark: Remark
+) -> Image.Image:
+    """Return an image in a color mode; `depth` is that of a sample in the file, in bits."""
+    opacity = None
+    if image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    elif (clear := image.info.pop("transparency", None)) is not None:
+        opacity = _opacity(np.asarray(image), clear, depth)
     if image.mode.startswith("I"):  # one channel of 16 bits, scaled to 8
-        if "transparency" in image.info:
-            raise BadImageError("transparent", "transparent pixels")
         deep = np.asarray(image, np.float64)
         image = Image.fromarray(np.rint(deep * (255 / 65535)).clip(0, 255).astype(np.uint8))
-    if "transparency" in image.info:
-        image = image.convert("RGBA")
-    elif image.mode == "P":
-        image = image.convert("RGB")
+    if opacity is not None:
+        image = image.convert("RGB" if image.mode == "RGB" else "L")
+        image.putalpha(opacity)
     if color_mode != "rgba" and "A" in image.getbands():
         if image.getchannel("A").getextrema() != (255, 255):
             flatten = "transparent pixels; flatten it, or read it with color_mode='rgba'"
@@ -218,11 +275,35 @@ def _converted(image: Image.Image, color_mode: ColorMode, remark: Remark) -> Ima
     return image.convert(_MODES[color_mode])
 
 
+def _opacity(levels: np.ndarray, clear: int | tuple[int, ...], depth: int) -> Image.Image:
+    """Return an alpha channel in which one level or color, as the file has it, is transparent."""
+    value = np.array(clear)
+    if depth < 8:  # Pillow spreads these levels over 0…255
+        value = value * 255 // (2**depth - 1)
+    if levels.ndim == 3:
+        if depth == 16:  # of which Pillow keeps the upper byte
+            value = value >> 8
+        same = (levels == value).all(-1)
+    else:
+        same = levels == (value if levels.dtype != bool else value > 0)
+    return Image.fromarray(np.where(same, 0, 255).astype(np.uint8))
+
+
 def _orientation(image: Image.Image) -> int:
-    with suppress(Exception):  # unreadable metadata rotates nothing
-        turn = image.getexif().get(ExifTags.Base.Orientation)
-        if isinstance(turn, int) and 1 < turn <= 8:
-            return turn
+    """Return how an image lies, 1…8, by its EXIF data or XMP, wherever its format keeps them."""
+    # "Raw profile type ..." is text by ImageMagick: a name, a length, and the bytes in hexadecimal.
+    raw = (text for key, text in image.info.items() if str(key).startswith("Raw profile type "))
+    for metadata in (*(image.info.get(key) for key in ("exif", "xmp", "XML:com.adobe.xmp")), *raw):
+        with suppress(Exception):  # metadata that is missing or unreadable turns nothing
+            content = metadata.encode() if isinstance(metadata, str) else metadata
+            if content.startswith(b"\n"):
+                content = bytes.fromhex("".join(metadata.split()[2:]))
+            if found := _XMP_ORIENTATION.search(content):
+                return int(found[1])
+            exif = Image.Exif()
+            exif.load(content)
+            if turn := exif.get(ExifTags.Base.Orientation):
+                return int(turn)
     return 1
 
 

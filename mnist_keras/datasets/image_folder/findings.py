@@ -61,7 +61,6 @@ _TITLES_AND_ADVICE = {
         "too_large": ("too large to decode safely", "make it smaller"),
         "too_small": ("too small to show anything", "remove it"),
         "transparent": ("transparent pixels", "flatten it onto its intended background"),
-        "rotated": ("rotated by its EXIF data", "save it upright"),
         "animated": ("animated image", "save the frame you want"),
         "unreadable_file": ("unreadable file", "grant yourself permission to read it"),
         "broken_link": ("broken link", "remove it, or restore its target"),
@@ -89,6 +88,7 @@ _TITLES_AND_ADVICE = {
         "inverted": ("bright background where most are dark, or the reverse", "look at it"),
         "colored": ("colored where most are gray", "look at it"),
         "noise": ("pixels without any order", "look at it"),
+        "animated_png": ("animated PNG, its first image is used", "save the frame you want"),
         "color_lost": ("colored image read as gray", "read it with color_mode='rgb'"),
         "left_aside": ("folder beside those that are read", "name it, or move it into one of them"),
     },
@@ -98,6 +98,7 @@ _TITLES_AND_ADVICE = {
         "sixteen_bit": ("16-bit image, scaled to 8 bits", ""),
         "cmyk": ("CMYK image, converted to RGB", ""),
         "opaque_alpha": ("opaque alpha channel, left out", ""),
+        "rotated": ("turned upright by its EXIF data or XMP", ""),
         "gray_in_rgb": ("gray image in three channels, read as one", ""),
     },
     Severity.IGNORED: {

@@ -23,12 +23,11 @@ from mnist_keras.datasets.image_folder.walk import Folder, ImageFile
 from mnist_keras.datasets.images import DataError, LabeledImages, image_fingerprint
 
 # Part of the name under which an audit is remembered: another set of rules, another name.
-_RULES = 2
+_RULES = 3
 # Images are looked at in chunks of this many, or fewer if they are large.
 _CHUNK, _CHUNK_BYTES = 256, 2**24
 # Ratio of the aspect ratios from which an image counts as stretched.
 _STRETCHED = 1.25
-_EXTENSIONS = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "GIF": (".gif",), "BMP": (".bmp",)}
 
 Progress = Callable[[int, int], None]
 
@@ -150,7 +149,7 @@ def _read_one(
     except BadImageError as error:
         return [Finding(error.kind, path, str(error))], None, ("", "")
     type = str(format_of(content))
-    if os.path.splitext(path)[1].lower() not in _EXTENSIONS[type]:
+    if os.path.splitext(path)[1].lower() not in decoding.FORMATS[type]:
         remark("mislabeled", f"holds a {type}")
     height, width, _ = image.shape
     to_height, to_width = form.image_size

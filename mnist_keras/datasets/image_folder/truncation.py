@@ -9,7 +9,7 @@ from contextlib import suppress
 _STARTS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8": "JPEG", b"GIF8": "GIF", b"BM": "BMP"}
 # The end of a JPEG's scan: a marker other than a restart, not data (00) or a fill byte (FF).
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_RESTARTS = range(0xD0, 0xD8)
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 # The passes of an interlaced PNG: first column, first row, and the steps to the next.
 _ADAM7 = (
     *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
@@ -29,7 +29,7 @@ def end_of(content: bytes) -> int | None:
             case "PNG":
                 return 8 + sum(8 + len(data) for _, data, _ in _png_chunks(content))
             case "JPEG":
-                return max(end for _, end in _jpeg_parts(content))
+                return max(end for *_, end in _jpeg_parts(content))
             case "GIF":
                 return _gif(content)
             case "BMP":
@@ -61,16 +61,34 @@ def has_all_rows(content: bytes) -> bool:
     return found > expected or (inflate.eof and found == expected)
 
 
-def end_of_scans(content: bytes) -> int:
-    """Return where the data of the last scan ends, of a JPEG that has an end."""
-    stop = max((end for marker, end in _jpeg_parts(content) if marker == 0xDA), default=2)
-    while True:
-        if content[stop - 1] == 0xFF:  # a fill byte
-            stop -= 1
-        elif content[stop - 2] == 0xFF and content[stop - 1] in _RESTARTS:  # of nothing
-            stop -= 2
-        else:
-            return stop
+def restarts_in_order(content: bytes) -> bool:
+    """Return whether a JPEG that has an end counts its restarts, and has none undeclared.
+
+    Decoders make up the pixels around a restart that is missing, or that they do not expect.
+    """
+    return all(
+        restarts == [n % 8 for n in range(len(restarts))] and (interval or not restarts)
+        for _, restarts, interval in _scans(content)
+    )
+
+
+def end_of_scans(content: bytes) -> tuple[int, int]:
+    """Return where the data of the last scan of a whole JPEG ends, and the restart to follow."""
+    stop, restarts, _ = max(_scans(content), default=(2, [], 0))
+    return stop, len(restarts) % 8
+
+
+def _scans(content: bytes) -> Iterator[tuple[int, list[int], int]]:
+    """Yield where the data of each scan ends, its restarts, and after how many units they come."""
+    interval = 0
+    for marker, start, stop in _jpeg_parts(content):
+        if marker == 0xDD:
+            (interval,) = struct.unpack_from(">H", content, stop - 2)
+        elif marker == 0xDA:
+            while content[stop - 1] == 0xFF or _RESTART.fullmatch(content, stop - 2, stop):
+                stop -= 1 if content[stop - 1] == 0xFF else 2  # a fill byte, a restart of nothing
+            restarts = [found[1] - 0xD0 for found in _RESTART.findall(content, start, stop)]
+            yield stop, restarts, interval
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[bytes, memoryview, int]]:
@@ -83,8 +101,8 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, memoryview, int]]:
         position += 12 + length
 
 
-def _jpeg_parts(content: bytes) -> Iterator[tuple[int, int]]:
-    """Yield each marker of the image, and where its part ends."""
+def _jpeg_parts(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield each marker of the image, where its data starts, and where its part ends."""
     position, marker = 2, 0
     while marker != 0xD9:
         if content[position] != 0xFF or content[position + 1] == 0xFF:  # a fill byte
@@ -95,10 +113,11 @@ def _jpeg_parts(content: bytes) -> Iterator[tuple[int, int]]:
         if marker not in (0x01, *range(0xD0, 0xDA)):  # these stand alone
             (length,) = struct.unpack_from(">H", content, position)
             position += length
+        start = position
         if marker == 0xDA:
             following = _MARKER.search(content, position)
             position = following.start() if following else len(content)
-        yield marker, position
+        yield marker, start, position
 
 
 def _gif(content: bytes) -> int | None:
@@ -122,9 +141,21 @@ def _colors(flags: int) -> int:
 
 
 def _bmp(content: bytes) -> int | None:
-    (size,) = struct.unpack_from("<I", content, 2)
-    if size > len(content):
+    """Return where the rows end, or what the file declares as its size if that can be true."""
+    size: int
+    end: int
+    size, _, pixels, header = struct.unpack_from("<IIII", content, 2)
+    if header == 12:
+        width, height, _, bits = struct.unpack_from("<4H", content, 18)
+        compression = 0
+    else:
+        width, height, _, bits, compression, compressed = struct.unpack_from("<iiHHII", content, 18)
+    if compression in (1, 2):  # run lengths
+        least = end = pixels + (compressed or max(size - pixels, 0))
+    else:
+        row, count = -(-width * bits // 32) * 4, abs(height)
+        end = pixels + row * count
+        least = end - row + -(-width * bits // 8)  # the last row need not be filled up
+    if least > len(content):
         return None
-    # Some programs write no size, or that of the header alone.
-    (pixels,) = struct.unpack_from("<I", content, 10)
-    return size if size > pixels else len(content)
+    return size if end <= size <= len(content) else min(end, len(content))

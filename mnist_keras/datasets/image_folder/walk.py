@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from mnist_keras._foundations.files import escaped, reason
 from mnist_keras.datasets.choices import MAX_FILES
-from mnist_keras.datasets.image_folder.decoding import EXTENSIONS, UNSUPPORTED_EXTENSIONS
+from mnist_keras.datasets.image_folder.decoding import EXTENSIONS
 from mnist_keras.datasets.image_folder.findings import Finding
 
 # The class names of a walk that asks for no classes.
@@ -21,7 +21,7 @@ FLAT = ("",)
 USELESS = ("missing", "no_classes", "single_class", "too_deep", "too_many_files")
 # Files that systems put beside the user's, and that no dot hides.
 _SYSTEM = ("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir", "Icon\r")
-_NO_IMAGES = f"no images ({', '.join(EXTENSIONS)})"
+_NO_IMAGES = "no images (.bmp, .gif, .jpeg, .jpg, .png)"
 
 
 class ImageFile(NamedTuple):
@@ -187,9 +187,6 @@ class _Walker:
     def _take(self, entry: "os.DirEntry[str]", path: str, label: int) -> None:
         """Take a file, or note why it is not one of the images."""
         name = entry.name.lower()
-        if name.endswith(UNSUPPORTED_EXTENSIONS):
-            self.find("unsupported_type", path, f"{PurePosixPath(name).suffix} files are not read")
-            return
         try:
             status = entry.stat()
         except OSError as error:
