@@ -264,11 +264,11 @@ def test_large_folders_go_to_the_disk_unless_it_is_full(two_classes, monkeypatch
 
 
 @pytest.mark.parametrize("kept", ["memory", "disk"])
-def test_an_unchanged_folder_is_not_read_again(two_classes, monkeypatch, invoke, kept):
-    """After a check or an audit, the next one opens no file and finds the same."""
+def test_an_unchanged_folder_is_not_decoded_again(two_classes, monkeypatch, invoke, kept):
+    """After a check or an audit, the next one decodes no file and finds the same."""
     invoke("check", two_classes)
     with monkeypatch.context() as patch:
-        patch.setattr(reading, "read_file", None)
+        patch.setattr(reading, "decode", None)
         again = user_images.read(two_classes, cache=kept)
         images = again.images.images[:]
     forget()
@@ -290,6 +290,31 @@ def test_a_moved_folder_is_still_known_and_a_changed_file_is_not(two_classes, tm
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert [f.path for f in user_images.read(moved).findings] == ["a/000.png"]
+
+
+@pytest.mark.parametrize("kept", CACHES)
+def test_equal_times_bring_no_images_back(tmp_path, write_images, picture, kept):
+    """Folders of equal names, sizes and times have their own images; a change is seen."""
+    folders = []
+    for name, order in (("one", range(8)), ("other", range(7, -1, -1))):
+        bitmaps = write_images(tmp_path / name, [picture(n) for n in order], ["a", "b"] * 4)
+        for path in bitmaps.rglob("*.png"):
+            Image.open(path).save(path.with_suffix(".bmp"))
+            path.unlink()
+        folders.append(bitmaps)
+
+    def first(folder):
+        for path in folder.rglob("*"):
+            os.utime(path, ns=(0, 0))
+        audited = user_images.read(folder, cache=kept)
+        by_path = dict(zip(audited.images.file_paths, audited.images.images[:], strict=True))
+        return by_path[str(folder / "a" / "000.bmp")][..., 0]
+
+    one, other = folders
+    for folder, number in ((one, 0), (other, 7), (other, 7), (one, 0)):
+        np.testing.assert_array_equal(first(folder), picture(number))
+    Image.fromarray(picture(20)).save(one / "a" / "000.bmp")
+    np.testing.assert_array_equal(first(one), picture(20))
 
 
 def test_what_cannot_be_read_today_is_tried_again(two_classes, monkeypatch):

@@ -104,8 +104,8 @@ def audit(
 ) -> Audit:
     """Read every file once, and return the images and everything that was found.
 
-    The user's cache folder remembers the findings, under a hash of the files' paths, sizes and
-    times. Nothing is ever written to `root`.
+    The user's cache folder remembers the findings and images of files of these paths and contents.
+    Nothing is ever written to `root`.
 
     Args:
         root: Directory that the files' paths are relative to.

@@ -115,13 +115,19 @@ class ImageStore:
                 images[row] = self._again(position, fingerprint)
         return images
 
-    def recall(self) -> list[Finding] | None:
-        """Take the images remembered under this name, and return the findings; `None` if none."""
+    def recall(self, contents: Callable[[], str]) -> list[Finding] | None:
+        """Take the images remembered under this name, and return the findings.
+
+        `None` if there are none, or if those remembered have not the hash of `contents()`.
+        """
         with suppress(Exception):  # on damaged files, NumPy and zipfile raise almost anything
             os.utime(self._info)
             with open(self._info, "rb") as file, np.load(file, allow_pickle=False) as info:
                 fingerprints, dtype = info["fingerprints"], np.dtype(str(info["dtype"]))
                 found = [Finding(*words) for words in json.loads(str(info["findings"]))]
+                remembered = str(info["contents"])
+            if remembered != contents():
+                return None
             pixels = None
             if self.cache != "none" and fingerprints.any():
                 os.utime(self._array)
@@ -133,8 +139,8 @@ class ImageStore:
             return found
         return None
 
-    def remember(self, found: Iterable[Finding]) -> None:
-        """Keep the images and these findings for the next run, if the folder can be written."""
+    def remember(self, found: Iterable[Finding], contents: str) -> None:
+        """Keep the images and findings of these contents, if the cache folder can be written."""
         words = json.dumps([(f.kind, f.path, f.reason) for f in found])
         with suppress(OSError, FileError):
             _prepare()
@@ -147,6 +153,7 @@ class ImageStore:
                     fingerprints=self.fingerprints,
                     dtype=np.array(self.dtype.name),
                     findings=np.array(words),
+                    contents=np.array(contents),
                 )
 
     def forget(self) -> None:

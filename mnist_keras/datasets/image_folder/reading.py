@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,7 @@ def read_files(
 
     The first of the files are those of `training`; the other arguments are those of `audit`.
     """
+    # No times: file systems may keep whole seconds, or one time for all files.
     decides = (_RULES, PIL.__version__, form, training.class_names, len(training.files), *files)
     name = fingerprint_of_bytes((repr(part).encode() for part in decides), digits=32)
 
@@ -77,18 +79,33 @@ def read_files(
         raise DataError(f"{escaped(path)}: changed since it was audited")
 
     store = ImageStore(name, (len(files), *form.shape), cache, again)
-    found = store.recall() if files else []
+    found = store.recall(partial(_contents, root, files, progress)) if files else []
     if found is None:
         try:
-            found = _read_all(root, training, files, form, store, progress)
+            found, contents = _read_all(root, training, files, form, store, progress)
         except BaseException:
             store.forget()
             raise
         if any(finding.kind == "unreadable_file" for finding in found):
             store.forget()  # another day the file may be readable
         else:
-            store.remember(found)
+            store.remember(found, contents)
     return store, found
+
+
+def _contents(root: Path, files: Sequence[ImageFile], progress: Progress | None) -> str:
+    """Return the hash of the contents of all files."""
+    found = []
+    for number, file in enumerate(files, 1):
+        with suppress(BadImageError):
+            found.append(_digest(read_file(os.path.join(root, file.path))))
+        if progress and (number % _CHUNK == 0 or number == len(files)):
+            progress(number, len(files))
+    return fingerprint_of_bytes(found)
+
+
+def _digest(content: bytes) -> bytes:
+    return fingerprint_of_bytes([content], digits=32).encode()
 
 
 def _read_all(
@@ -98,16 +115,17 @@ def _read_all(
     form: ImageForm,
     store: ImageStore,
     progress: Progress | None,
-) -> list[Finding]:
-    """Put all images into the store, and return what is found of them, alone and together."""
+) -> tuple[list[Finding], str]:
+    """Put all images into the store. Return what is found of them, and the hash of all contents."""
     found: list[Finding] = []
+    digests: list[bytes] = []
     looks: list[oddities.Looks] = []
     encodings: list[tuple[str, str]] = []
     step = max(1, min(_CHUNK, _CHUNK_BYTES // math.prod(form.shape)))
     for start in range(0, len(files), step):
         good = {}
         for position, file in enumerate(files[start : start + step], start):
-            own, image, encoding = _read_one(root, file.path, form)
+            own, image, encoding = _read_one(root, file.path, form, digests)
             found += own
             if image is not None:
                 good[position] = image
@@ -119,8 +137,9 @@ def _read_all(
         if progress:
             progress(min(start + step, len(files)), len(files))
     kept = np.flatnonzero(store.readable)
+    contents = fingerprint_of_bytes(digests)
     if not len(kept):
-        return found
+        return found, contents
     images = LabeledImages(
         name="",
         images=store.lazy(kept),
@@ -131,13 +150,17 @@ def _read_all(
     )
     traits = dict(zip(("type", "size"), zip(*encodings, strict=True), strict=True))
     heldout = kept >= len(training.files)
-    return [*found, *oddities.findings(images, heldout, oddities.joined(looks), traits)]
+    together = oddities.findings(images, heldout, oddities.joined(looks), traits)
+    return [*found, *together], contents
 
 
 def _read_one(
-    root: Path, path: str, form: ImageForm
+    root: Path, path: str, form: ImageForm, digests: list[bytes]
 ) -> tuple[list[Finding], np.ndarray | None, tuple[str, str]]:
-    """Return the findings of a file and, if it can be used, its image, and its type and size."""
+    """Return the findings of a file and, if it can be used, its image, and its type and size.
+
+    The hash of its content is put behind `digests`.
+    """
     found: list[Finding] = []
 
     def remark(kind: str, reason: str = "") -> None:
@@ -145,6 +168,7 @@ def _read_one(
 
     try:
         content = read_file(os.path.join(root, path))
+        digests.append(_digest(content))
         image = decode(content, form.color_mode, remark)
     except BadImageError as error:
         return [Finding(error.kind, path, str(error))], None, ("", "")

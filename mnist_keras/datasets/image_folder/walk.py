@@ -30,7 +30,6 @@ class ImageFile(NamedTuple):
     path: str  # relative to the directory that was walked, with `/` between its parts
     label: int  # index of its class
     size: int  # in bytes
-    changed: tuple[int, int]  # when its content and its entry last changed, in nanoseconds
 
 
 @dataclass(frozen=True)
@@ -205,8 +204,7 @@ class _Walker:
         elif not stat.S_ISREG(status.st_mode):
             self.find("not_a_file", path, "not a regular file")
         else:
-            changed = (status.st_mtime_ns, status.st_ctime_ns)
-            self.files.append(ImageFile(path, label, status.st_size, changed))
+            self.files.append(ImageFile(path, label, status.st_size))
 
     def _entries(self, folder: str) -> "Iterator[os.DirEntry[str]]":
         """Yield the entries of a folder, until there are too many."""
