@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -22,6 +21,7 @@ from mnist_keras.training.run import Run
 from mnist_keras.training.settings import Settings
 
 pytestmark = pytest.mark.any_backend
+posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 ARMS = (
     {"name": "one", "epochs": 1},
@@ -258,35 +258,87 @@ def test_report_needs_no_backend(finished, python):
     json.loads(python("-c", code))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_twenty_kills_at_random_moments(short, tmp_path):
-    """However often and whenever a run is killed, it ends with the bytes of one that was not."""
+# Does to a folder what `run` does to it, but copies the records of another one and trains nothing.
+COPY = """
+import sys, time
+from pathlib import Path
+from mnist_keras.experiments.plan import choose
+from mnist_keras.experiments.report.write import write_report
+from mnist_keras.experiments.results_folder import ResultsFolder
+from mnist_keras.experiments.run import missing_runs
 
-    def start(output):
-        command = [sys.executable, "-m", "mnist_keras", *arguments(short, output, seeds=8)]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+ready, out = (ResultsFolder(Path(path)) for path in sys.argv[1:])
+plan = ready.read_plan()
+records = choose(plan, ready.records()[0])
+with out.writing():
+    out.write_plan(plan)
+    out.set_aside_damaged()
+    for run in missing_runs(plan, out):
+        time.sleep(0.03)
+        out.write_record(records[run])
+    write_report(out)
+"""
 
-    started = time.monotonic()
-    with start(tmp_path / "whole") as process:
-        assert process.wait() == 0, process.stderr.read()
-    seconds = time.monotonic() - started
 
-    def kill_five_times(number):
-        out, moments = tmp_path / str(number), random.Random(number)
-        for _ in range(5):
-            with start(out) as process:
+@pytest.fixture
+def killed():
+    """The function that starts a program, kills it at a random moment, and lets it end at last."""
+
+    def kill(program, out, times, seed):
+        def start():
+            command = [sys.executable, *map(str, program), str(out)]
+            return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+        def end(process):
+            assert process.wait() == 0, process.stderr.read()
+
+        moments, started = random.Random(seed), time.monotonic()
+        with start() as process:
+            end(process)
+        seconds, whole = time.monotonic() - started, contents(out)
+        shutil.rmtree(out)
+        for _ in range(times):
+            with start() as process:
                 time.sleep(seconds * moments.uniform(0.2, 0.9))
                 process.send_signal(signal.SIGKILL)
             if out.exists():
                 assert ResultsFolder(out).records()[1] == []
-        with start(out) as process:
-            assert process.wait() == 0, process.stderr.read()
-        assert contents(out) == contents(tmp_path / "whole")
+        with start() as process:
+            end(process)
+        assert contents(out) == whole
         assert not list(out.rglob("*.unfinished*"))
 
-    with ThreadPoolExecutor(2) as pool:
-        assert len(list(pool.map(kill_five_times, range(4)))) == 4
+    return kill
+
+
+@posix
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments(record, tmp_path, killed):
+    """However often and whenever a folder's writer is killed, it ends with the same bytes."""
+    settings = Settings(model="basic_net", epochs=2)
+    made = [record(seed, settings) for seed in range(20)]
+    arms = [{"name": "a", **dict(settings)}]
+    plan = Plan(
+        experiments=(Experiment(name="short", title="Short", arms=arms),),
+        versions=made[0].versions,
+        data_name=made[0].data_name,
+        data_fingerprints={one.run.seed: one.data_fingerprint for one in made},
+    )
+    ready = ResultsFolder(tmp_path / "ready")
+    with ready.writing():
+        ready.write_plan(plan)
+        for one in made:
+            ready.write_record(one)
+    killed(["-c", COPY, ready.path], tmp_path / "out", times=20, seed=0)
+
+
+@posix
+@pytest.mark.slow
+def test_a_killed_run_goes_on(short, finished, tmp_path, killed):
+    """The program itself, killed twice: what it trained is kept, and its tables are the same."""
+    program = ["-m", "mnist_keras", *arguments(short, tmp_path / "out")[:-1]]
+    killed(program, tmp_path / "out", times=2, seed=1)
+    assert contents(tmp_path / "out") == contents(finished)
 
 
 def test_a_folder_that_cannot_be_one(tmp_path):
