@@ -15,7 +15,9 @@ from mnist_keras.datasets.splits import draw, split_indices
 from mnist_keras.portable import FanInUniform
 
 
-@pytest.fixture(params=["tf", "grain"])
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.several_backends) for name in ("tf", "grain")]
+)
 def format(request):
     """The formats that need a package, as far as it is installed."""
     package = {"tf": "tensorflow", "grain": "grain"}[request.param]

@@ -12,6 +12,8 @@ from mnist_keras.datasets.splits import draw
 from mnist_keras.models.prediction import log_softmax
 from mnist_keras.models.torch_weights import load_torch_state, torch_state
 
+pytestmark = pytest.mark.several_backends  # ours on any of them, the original's on PyTorch
+
 
 @pytest.fixture
 def digits(floatx):
@@ -22,7 +24,7 @@ def digits(floatx):
 
 
 @pytest.fixture(params=["float32", "float64"])
-def floatx(request):
+def floatx(request, torch):
     """The float type both sides compute in."""
     if request.param == "float64" and keras.backend.backend() == "jax":
         pytest.skip("JAX has no float64 unless the whole process asks for it")
