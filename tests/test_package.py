@@ -1,5 +1,6 @@
 """The package: what importing it costs, and its public names."""
 
+import tomllib
 from pathlib import Path
 
 import keras
@@ -11,6 +12,7 @@ from mnist_keras._foundations import registration
 from mnist_keras.losses import NTXent, VICReg
 
 
+@pytest.mark.several_backends
 @pytest.mark.parametrize(
     ("before", "module", "allowed"),
     [("sys", "mnist_keras", "sys.stdlib_module_names"), ("keras", "mnist_keras.losses", "set()")],
@@ -60,6 +62,7 @@ def test_public_names_resolve():
 LOSSES = FocalLoss(from_logits=True), NTXent(), VICReg()
 
 
+@pytest.mark.several_backends
 @pytest.mark.parametrize("first", ["keras, mnist_keras", "mnist_keras, keras"])
 def test_saved_models_load_in_a_process_that_only_imports_the_package(first, tmp_path, python):
     """Saved models find our classes in whichever order the two packages are imported."""
@@ -89,3 +92,14 @@ def test_every_module_with_registered_classes_is_imported_with_keras():
         if "\n@keras.saving.register_keras_serializable" in path.read_text()
     }
     assert found == set(registration.MODULES)
+
+
+@pytest.mark.any_backend
+def test_the_oldest_versions_are_the_bounds_of_pyproject():
+    """The environment `oldest` installs the least that pyproject.toml allows, on JAX."""
+    tests = Path(__file__).parent
+    project = tomllib.loads((tests.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    bounds = [*project["dependencies"], *extras["jax"], *extras["demo"]]
+    oldest = (tests / "oldest.txt").read_text("utf-8").splitlines()[1:]
+    assert oldest == sorted(bound.replace(">=", "==") for bound in bounds)
