@@ -126,6 +126,23 @@ def test_if_most_files_fail_in_one_way_the_machine_is_to_blame(invoke, two_class
         user_images.read(two_classes).require()
 
 
+def test_the_machine_is_not_to_blame_for_how_images_were_made(two_classes, picture, invoke):
+    """Transparent images, and those of a type that is not read, are the work of people."""
+    for path in (two_classes / "a").iterdir():
+        Image.fromarray(picture(0)).convert("RGB").save(path, "WEBP")
+    for path in (two_classes / "b").iterdir():
+        Image.fromarray(picture(0)).save(path, transparency=int(picture(0)[0, 0]))
+    for path in list(two_classes.rglob("*.png")):
+        for number in range(4 if path.parent.name == "b" else 0):
+            path.with_name(f"{path.stem}-{number}.png").write_bytes(path.read_bytes())
+    assert "fail in one way" not in invoke("check", two_classes, code=3).stdout
+    for path in (two_classes / "b").iterdir():
+        Image.fromarray(picture(0)).convert("RGB").save(path, "WEBP")
+    result = invoke("check", two_classes, code=3)
+    assert "24 × image of an unsupported type" in result.stdout
+    assert "fail in one way" not in result.stdout
+
+
 def test_refused_by_default_and_skipped_on_demand(two_classes, bad_files):
     """on_bad="refuse" lists all; "skip" uses the rest, and says how many are left out."""
     (two_classes / "0").mkdir()

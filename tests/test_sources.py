@@ -93,6 +93,11 @@ def test_idx_files_that_are_not_mnists(tmp_path, digit_images, write_idx):
         sources.load("mnist", tmp_path / "nowhere")
     with pytest.raises(DataError, match="no IDX files"):
         sources.load("mnist", tmp_path)
+    (tmp_path / "kmnist-train-images-idx3-ubyte.gz").touch()
+    with pytest.raises(
+        DataError, match=r"kmnist-train.*: an IDX file of another name; call images"
+    ):
+        sources.load("mnist", tmp_path)
     write_idx(tmp_path, *digit_images)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(DataError, match="t10k-labels-idx1-ubyte is missing"):

@@ -2,7 +2,9 @@
 
 import gzip
 import os
+import shutil
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,6 +185,55 @@ def test_arrays_are_audited_too(tmp_path, labeled):
     assert np.bincount(skipped.images.labels).tolist() == [3, 3, 4]
     few = user_images.read(tmp_path / "two.npz", per_class=4)
     assert {f.path for f in few.findings if f.kind == "too_few"} == {"0", "1"}
+
+
+OTHER_SETS = {
+    "emnist-letters-train-images-idx3-ubyte.gz": "an IDX file of another name; call images and",
+    "emnist-balanced-test-labels-idx1-ubyte": "swap rows and columns of EMNIST's images",
+    "qmnist-test-labels-idx2-int.gz": "of QMNIST's labels, keep the first column",
+    "MNIST-train-images.idx3-ubyte": "an IDX file of another name",
+    "digits.zip": "an archive; unpack it",
+    "Digits.TAR.GZ": "an archive; unpack it",
+    "digits.7z": "an archive; unpack it",
+    "train.csv": "a table; save its images",
+    "train-00000-of-00001.parquet": "a table; save its images",
+    "emnist-letters.mat": "a table; save its images",
+    "mnist.pkl.gz": "a table; save its images",
+}
+
+
+@pytest.mark.parametrize("name", OTHER_SETS)
+def test_a_file_in_place_of_a_folder(tmp_path, name):
+    """An archive, a table or an IDX file is told what to do, alone or in a folder."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / name).write_bytes(b"x")
+    (folder / "README.md").touch()
+    assert OTHER_SETS[name] in refusal(folder / name)
+    found = refusal(folder)
+    assert f"expected one folder of images for each class; found {name}: " in found
+    assert OTHER_SETS[name] in found
+
+
+@pytest.mark.parametrize("format", ["zip", "tar", "gztar"])
+def test_an_archive_is_known_by_its_content(tmp_path, two_classes, format):
+    """An archive whose name tells nothing is an archive, too."""
+    archive = Path(shutil.make_archive(str(tmp_path / "all"), format, two_classes))
+    assert "an archive; unpack it" in refusal(archive.rename(tmp_path / "download"))
+
+
+def test_idx_files_elsewhere(tmp_path, labeled, write_idx):
+    """An IDX file is told its folder, and the folder above theirs is told which is meant."""
+    write_idx(tmp_path / "MNIST" / "raw", *labeled, "train")
+    (file, *_) = (tmp_path / "MNIST" / "raw").glob("*images*")
+    assert "an IDX file; name its folder" in refusal(file)
+    assert f"holds 2 IDX files; did you mean {file.parent}?" in refusal(tmp_path / "MNIST")
+
+
+def test_class_folders_beside_an_archive(two_classes):
+    """An archive beside the class folders is left alone."""
+    (two_classes / "all.zip").touch()
+    assert len(user_images.read(two_classes).require().images) == 8
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")

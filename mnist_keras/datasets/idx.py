@@ -3,6 +3,7 @@
 import gzip
 import math
 import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -15,6 +16,11 @@ from mnist_keras.datasets.images import DataError
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "t10k": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+# What else has to be done to the files of other sets.
+_BESIDES = {
+    "emnist": "; swap rows and columns of EMNIST's images",
+    "qmnist": "; of QMNIST's labels, keep the first column",
 }
 
 
@@ -65,8 +71,21 @@ def read_folder(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         parts[part] = images, labels
     if not parts:
         expected = " or ".join(names[0] for names in FILES.values())
-        raise DataError(f"{folder}: no IDX files ({expected}, gzipped or not)")
+        others = [name for name in sorted(os.listdir(folder)) if what_is(name)]
+        found = f"; {others[0]}: {what_is(others[0])}" if others else ""
+        raise DataError(f"{folder}: no IDX files ({expected}, gzipped or not){found}")
     return parts
+
+
+def what_is(name: str) -> str:
+    """Return what an IDX file is, by its name, and what to do with it; empty for other names."""
+    name = name.lower()
+    if not re.search(r"(images|labels)[-_.]idx\d", name):
+        return ""
+    if name.startswith(("train-", "t10k-")):
+        return "an IDX file; name its folder"
+    ours = "call images and labels train-images-idx3-ubyte and train-labels-idx1-ubyte, or t10k-…"
+    return f"an IDX file of another name; {ours}{_BESIDES.get(name.partition('-')[0], '')}"
 
 
 def lies_in(folder: Path) -> bool:

@@ -50,6 +50,7 @@ _SIGNATURES = {
     "OpenEXR": (0, rb"\x76\x2f\x31\x01"),
     "XCF": (0, rb"gimp xcf"),
     "EPS": (0, rb"%!PS"),
+    "DICOM": (128, rb"DICM"),
 }
 _MODES: dict[ColorMode, str] = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
 _TURNS = {

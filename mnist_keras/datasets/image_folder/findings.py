@@ -38,6 +38,7 @@ class Kind(NamedTuple):
 _TITLES_AND_ADVICE = {
     Severity.FATAL: {
         "missing": ("no such folder", "check the path"),
+        "not_a_folder": ("file in place of a folder", "see docs/images.md"),
         "no_classes": ("no class folders", "make one folder of images for each class"),
         "single_class": ("only one class", "make a folder for each of at least two classes"),
         "too_deep": ("one level too deep", "name the inner folder"),
@@ -167,15 +168,17 @@ def by_kind(findings: Iterable[Finding]) -> list[tuple[str, list[Finding]]]:
     return [(kind, list(group)) for kind, group in groupby(ordered, key=lambda f: f.kind)]
 
 
-# Refusals that compare files or classes, rather than say that one file fails.
-_NOT_FAILURES = ("empty_class", "no_usable_image", "imbalanced", "two_labels", "leak")
+# What machines and downloads do to files, rather than people who made them.
+_DONE_TO_FILES = (
+    *("empty_file", "web_page", "lfs_pointer", "not_an_image", "truncated", "damaged"),
+    *("unreadable_file", "broken_link"),
+)
 
 
 def environment_hint(findings: Iterable[Finding], files: int) -> str:
-    """Return a sentence if most files fail in one way: then the files are rarely to blame."""
+    """Return a sentence if a machine or a download seems to have spoiled most files in one way."""
     for kind, group in by_kind(findings):
-        fails = KINDS[kind].severity == Severity.REFUSED and kind not in _NOT_FAILURES
-        if fails and len(group) > max(2, files / 2):
+        if kind in _DONE_TO_FILES and len(group) > max(2, files / 2):
             return (
                 f"{len(group)} of {files} files fail in one way ({KINDS[kind].title}): this looks "
                 "like a problem with the machine or the download, not with the images"

@@ -8,9 +8,12 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from tarfile import is_tarfile
 from typing import NamedTuple
+from zipfile import is_zipfile
 
 from mnist_keras._foundations.files import escaped, reason
+from mnist_keras.datasets import idx
 from mnist_keras.datasets.choices import MAX_FILES
 from mnist_keras.datasets.image_folder.decoding import EXTENSIONS
 from mnist_keras.datasets.image_folder.findings import Finding
@@ -18,10 +21,30 @@ from mnist_keras.datasets.image_folder.findings import Finding
 # The class names of a walk that asks for no classes.
 FLAT = ("",)
 # Findings after which the walk ends: what it found is not a data set.
-USELESS = ("missing", "no_classes", "single_class", "too_deep", "too_many_files")
+USELESS = ("missing", "not_a_folder", "no_classes", "single_class", "too_deep", "too_many_files")
 # Files that systems put beside the user's, and that no dot hides.
 _SYSTEM = ("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir", "Icon\r")
 _NO_IMAGES = "no images (.bmp, .gif, .jpeg, .jpg, .png)"
+# What may be given in place of a folder, by the end of its name.
+_ARCHIVES = (
+    ".zip",
+    ".tar",
+    ".tgz",
+    ".tbz",
+    ".tbz2",
+    ".txz",
+    ".7z",
+    ".rar",
+    ".gz",
+    ".bz2",
+    ".xz",
+    ".zst",
+)
+_TABLES = (
+    *(".csv", ".tsv", ".csv.gz", ".parquet", ".arrow", ".feather", ".npz", ".npy", ".mat", ".h5"),
+    *(".hdf5", ".pkl", ".pickle", ".pkl.gz", ".arff", ".json", ".jsonl", ".xlsx", ".tfrecord"),
+)
+_ARCHIVE = "an archive; unpack it, and name the folder of its images"
 
 
 class ImageFile(NamedTuple):
@@ -110,7 +133,7 @@ class _Walker:
     def find_classes(self, leave_out: Collection[str], asked: Sequence[str] | None) -> None:
         """Take the class folders, all or those asked for, and note what is wrong with them."""
         self.class_names = tuple(asked or ())
-        names, images = [], 0
+        names, images, others = [], 0, []
         for entry in self._entries(self.base):
             path = self.within(entry.name)
             if is_hidden(entry.name):
@@ -129,10 +152,13 @@ class _Walker:
             else:
                 self.find("beside_classes", path)
                 images += entry.name.lower().endswith(EXTENSIONS)
+                others.append(entry.name)
         names.sort(key=natural_key)
         if not names:
             found = f"found {images:,} images and no folders" if images else "found no folders"
             expected = "expected one folder of images for each class"
+            if instead := [name for name in sorted(others) if not images and what_is(name)]:
+                found = f"found {instead[0]}: {what_is(instead[0])}"
             self.find("no_classes", self.base, f"{expected}; {found}")
         if asked is None:
             self.class_names = tuple(names)
@@ -153,9 +179,12 @@ class _Walker:
     def _refuse_only(self, name: str) -> None:
         """Note whether the only folder is the only class, or contains the classes."""
         path, shown = self.within(name), escaped(name)
-        inner = [e for e in self._entries(path) if _is_folder(e) and not is_hidden(e.name)]
-        if inner:
-            holds = f"found only the folder '{shown}', which holds {len(inner)} folders"
+        entries = [entry for entry in self._entries(path) if not is_hidden(entry.name)]
+        inner = sum(map(_is_folder, entries))
+        idx_files = sum(bool(idx.what_is(entry.name)) for entry in entries)
+        if inner or idx_files:
+            what = f"{inner} folders" if inner else f"{idx_files} IDX files"
+            holds = f"found only the folder '{shown}', which holds {what}"
             meant = escaped(str(self.directory / path))
             self.find("too_deep", self.base, f"{holds}; did you mean {meant}?")
         expected = "expected one folder of images for each of at least two classes"
@@ -217,6 +246,8 @@ class _Walker:
                         self.find("too_many_files", self.base, more)
                     yield entry
         except OSError as error:
+            if folder == self.base and (what := _what_is_at(self.directory / folder)):
+                self.find("not_a_folder", folder, what)
             kind = "missing" if folder == self.base else "unreadable_folder"
             self.find(kind, folder, f"cannot be read: {reason(error)}")
 
@@ -228,6 +259,27 @@ class _Walker:
         inner = escaped(str(self.directory / PurePosixPath(self.files[0].path).parents[1]))
         only = "no folder has an image of its own, only folders within"
         self.find("too_deep", self.base, f"{only}; did you mean {inner}?")
+
+
+def what_is(name: str) -> str:
+    """Return what a file in place of class folders is, and what to do; empty if it is unknown."""
+    name = name.lower()
+    if what := idx.what_is(name):
+        return what
+    if name.endswith(_TABLES):
+        return "a table; save its images in class folders, or in an .npz as x_train and y_train"
+    if name.endswith(_ARCHIVES):
+        return _ARCHIVE
+    return "an image; name the folder of the class folders" if name.endswith(EXTENSIONS) else ""
+
+
+def _what_is_at(path: Path) -> str:
+    """Return `what_is` of a file, also of an archive whose name tells nothing."""
+    what = what_is(path.name) if path.is_file() else ""
+    with suppress(OSError):
+        if path.is_file() and not what and (is_zipfile(path) or is_tarfile(path)):
+            return _ARCHIVE
+    return what
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
