@@ -187,20 +187,22 @@ def test_wrong_input_is_one_line(words, code, message, invoke, tmp_path, monkeyp
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code", "jobs"), [(signal.SIGINT, 130, "1"), (signal.SIGTERM, 143, "2")]
+)
 @pytest.mark.usefixtures("interruptible")
-def test_signals_end_with_their_codes(write_experiment, tmp_path, number, code):
-    """Ctrl-C and SIGTERM leave the tables of what is done, and end with 130 and 143."""
+def test_signals_end_with_their_codes(write_experiment, tmp_path, number, code, jobs):
+    """Ctrl-C and SIGTERM leave the tables of what is done, no process, and end with their codes."""
     endless = {"name": "endless", "loss": "crossentropy", "epochs": 100000}
     short = write_experiment(tmp_path, *ARMS, endless)
     arguments = ("run", short, "--source", "digits", "--seeds", "1", "--output", tmp_path / "out")
-    command = [sys.executable, "-m", "mnist_keras", *arguments]
+    command = [sys.executable, "-m", "mnist_keras", *arguments, "--jobs", jobs]
     pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(command, **pipes, text=True) as process:
-        next(line for line in process.stderr if line.startswith("[1/2] "))
-        time.sleep(3)
+        next(line for line in process.stderr if line.startswith("[1/"))
+        time.sleep(1)
         process.send_signal(number)
-        rest = process.stderr.read()
+        rest = process.stderr.read()  # to its end, which processes of --jobs would put off
         assert process.wait(timeout=60) == code
         printed = process.stdout.read()
     assert "Stopped by" in rest

@@ -5,11 +5,15 @@ import io
 import os
 import signal
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
+from mnist_keras._foundations import stopping
 from mnist_keras.cli.check import check
 from mnist_keras.cli.compare import compare
 from mnist_keras.cli.data import data
@@ -43,13 +47,22 @@ def _exit_code(error: Exception) -> int | None:
     return next((_CODES[name] for name in kinds if name in _CODES), None)
 
 
+class _Terminated(SystemExit):
+    code = 128 + signal.SIGTERM
+
+
 class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            stopping.check()
+            return result
         except KeyboardInterrupt:
             click.echo("\nStopped by Ctrl-C.", err=True)
             sys.exit(130)
+        except _Terminated:
+            click.echo("Stopped by SIGTERM.", err=True)
+            raise
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
@@ -81,12 +94,12 @@ for command in (
 
 def main() -> None:
     """Run the program."""
-    signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names in a script that the terminal lacks
             stream.reconfigure(errors="backslashreplace")
     try:
-        cli(prog_name="mnist-keras")
+        with stoppable():
+            cli(prog_name="mnist-keras")
     except SystemExit as end:
         if end.code in (130, 143):  # Ctrl-C, SIGTERM
             # A backend stopped in the middle of a step may crash while Python takes it down.
@@ -96,6 +109,36 @@ def main() -> None:
         raise
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    click.echo("Stopped by SIGTERM.", err=True)
-    sys.exit(128 + number)
+# Signals that are nearer to each other are one: `timeout` sends SIGTERM to a process and its group.
+_SECONDS_BETWEEN_SIGNALS = 0.3
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM stop what is done within, and a second one end the process at once."""
+    first = 0.0
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        if not first:
+            first = time.monotonic()
+            stopping.ask(KeyboardInterrupt() if number == signal.SIGINT else _Terminated())
+        elif time.monotonic() - first > _SECONDS_BETWEEN_SIGNALS:
+            os._exit(128 + number)
+
+    def say(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, (KeyboardInterrupt, _Terminated)):
+            others(unraisable)  # a stop that was lost here is raised again elsewhere
+
+    others, sys.unraisablehook = sys.unraisablehook, say
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = others
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        stopping.forget()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mnist_keras._foundations import stopping
+
 if TYPE_CHECKING:
     from mnist_keras.training.run import Run
 
@@ -36,6 +38,7 @@ def reading() -> Iterator[Callable[[int, int], None]]:
 
         def advance(done: int, total: int) -> None:
             nonlocal said
+            stopping.check()
             bar.update(task, completed=done, total=total)
             if not terminal and time.monotonic() - said > _SECONDS_BETWEEN_LINES:
                 said = time.monotonic()
@@ -46,8 +49,11 @@ def reading() -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def progress(runs: "Sequence[Run]") -> "Iterator[Callable[[Run], Callable[[int, float], None]]]":
-    """Show the run that is trained and the time left; without a terminal, a line for each run."""
-    with _bar("BarColumn") as (bar, terminal):
+    """Show the run that is trained and the time left; without a terminal, a line for each run.
+
+    A stop waits for the end of a batch, and for a record to be written.
+    """
+    with _bar("BarColumn") as (bar, terminal), stopping.deferred():
         task = bar.add_task("", total=sum(run.expected_seconds for run in runs))
 
         def advance(run: "Run") -> Callable[[int, float], None]:

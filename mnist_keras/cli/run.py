@@ -160,6 +160,7 @@ def _train_in_processes(
     plan: "Plan", runs: "Sequence[Run]", folder: "ResultsFolder", jobs: int
 ) -> list[str]:
     """Train runs in several processes on cores of their own; return the titles of failed ones."""
+    from mnist_keras._foundations.stopping import deferred
     from mnist_keras.experiments.plan import choose
     from mnist_keras.experiments.run import available_cores, divide, tasks_of, work
 
@@ -172,7 +173,8 @@ def _train_in_processes(
     def is_done(number: int) -> bool:
         return plan.runs[number] in choose(plan, folder.records()[0])
 
-    failed = work(tasks_of(runs, plan, jobs), jobs, start, is_done)
+    with deferred():  # between two looks at the processes: none is left running
+        failed = work(tasks_of(runs, plan, jobs), jobs, start, is_done)
     return [plan.runs[number].title for number in failed]
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
-from mnist_keras._foundations import backends
+from mnist_keras._foundations import backends, stopping
 from mnist_keras.datasets.images import class_samples
 from mnist_keras.experiments.experiment import Experiment
 from mnist_keras.experiments.plan import Plan, choose, widened
@@ -114,6 +114,7 @@ def work(
                     task = waiting.pop(0)
                     busy[worker] = task, start(task, worker)
             time.sleep(_POLL_SECONDS)
+            stopping.check()
             for worker, (task, process) in list(busy.items()):
                 if process.poll() is None:
                     continue

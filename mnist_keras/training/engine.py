@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from mnist_keras._foundations import backends
+from mnist_keras._foundations import backends, stopping
 from mnist_keras._foundations.hashing import fingerprint
 from mnist_keras.datasets.images import LabeledImages
 from mnist_keras.training import classical
@@ -64,6 +64,7 @@ def train(
     Raises:
         DataError: If self-training has no unlabeled images.
     """
+    stopping.check()
     training, test = data.split(run.settings, run.seed)
     scored = test.extended(data.heldout)
     model = None

@@ -8,6 +8,7 @@ from itertools import pairwise
 import keras
 import numpy as np
 
+from mnist_keras._foundations import stopping
 from mnist_keras._foundations.hashing import fingerprint
 from mnist_keras.datasets.batches import Batches
 from mnist_keras.portable import Dropout
@@ -60,7 +61,12 @@ def fit(
 
     weights = fingerprint(*get_weights(model).values()) if initial else ""
     masks = fingerprint(*_first_masks(model, batches))
-    watch = keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end)
+    # Not at the end of batches: Keras would fetch the loss of each one for it.
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_begin=begin,
+        on_epoch_end=end,
+        on_train_batch_begin=lambda batch, logs: stopping.check(),
+    )
     for first, last in pairwise((0, *ends)):
         # Keras would shuffle the order of the batches once more, with Python's generator.
         model.fit(

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mnist_keras._foundations import backends
+from mnist_keras._foundations import backends, stopping
 from mnist_keras._foundations.hashing import fingerprint, fingerprint_of_json
 from mnist_keras._foundations.seeds import generator
 from mnist_keras.datasets.augmentation import WARPS, warp
@@ -221,6 +221,7 @@ class Stages:
 
     def _once(self, kind: str, settings: Settings, seed: int, train: Train) -> Training:
         """Return a stage that is kept, or train and keep it."""
+        stopping.check()
         versions = backends.versions()
         decides = [kind, settings.model_dump(), seed, self.data_fingerprint, versions]
         if self.start is not None:
