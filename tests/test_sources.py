@@ -1,6 +1,8 @@
 """Sources: IDX files, Keras's download, scikit-learn's digits, and folders of their images."""
 
 import gzip
+import os
+import tracemalloc
 from unittest import mock
 
 import keras
@@ -61,12 +63,13 @@ def test_names_with_a_dot(tmp_path, digit_images, write_idx):
         (lambda content: b"", "not an IDX file of bytes"),
         (lambda content: content[:7], "header is truncated"),
         (lambda content: content[:-1], r"promises 30×28×28 = 23520 bytes, the file holds 23519"),
-        (lambda content: content + b"x", "the file holds 23521"),
+        (lambda content: content + b"x", "the file holds more"),
+        (lambda content: gzip.compress(content + bytes(2**16)), "the file holds more"),
         (lambda content: gzip.compress(content)[:-20], "cannot be read"),
         (lambda content: gzip.compress(content)[:40] + b"junk" * 9, "cannot be read"),
         (lambda content: content[:4] + b"\xff" * 12 + content[16:], "promises"),
     ],
-    ids=["type", "empty", "short header", "short", "long", "cut gzip", "bad gzip", "huge"],
+    ids=["type", "empty", "header", "short", "long", "long_gzip", "cut_gzip", "bad_gzip", "huge"],
 )
 def test_damaged_idx_is_named(tmp_path, digit_images, write_idx, damage, message):
     """A damaged IDX file is refused with its path and what is wrong."""
@@ -76,6 +79,22 @@ def test_damaged_idx_is_named(tmp_path, digit_images, write_idx, damage, message
     with pytest.raises(DataError, match=message) as error:
         sources.load("mnist", tmp_path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_no_more_is_read_than_the_header_says(tmp_path, digit_images, write_idx, zipped):
+    """What follows the promised bytes is neither unpacked nor kept."""
+    write_idx(tmp_path, *digit_images, zipped=zipped)
+    path = tmp_path / f"t10k-images-idx3-ubyte{'.gz' if zipped else ''}"
+    if zipped:
+        path.write_bytes(path.read_bytes() + gzip.compress(bytes(2**26)))
+    else:
+        os.truncate(path, 2**34)  # a sparse file
+    tracemalloc.start()
+    with pytest.raises(DataError, match="the file holds more"):
+        sources.load("mnist", tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
 
 
 def test_idx_files_that_are_not_mnists(tmp_path, digit_images, write_idx):

@@ -7,9 +7,11 @@ import re
 import struct
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
+from mnist_keras._foundations.files import reason
 from mnist_keras.datasets.images import DataError
 
 # By part: the names of images and labels.
@@ -23,6 +25,8 @@ _BESIDES = {
     "qmnist": "; of QMNIST's labels, keep the first column",
 }
 
+_CHUNK = 2**24  # bytes to read at a time
+
 
 def read_idx(path: Path) -> np.ndarray:
     """Return the array of an IDX file, gzipped or not.
@@ -31,24 +35,35 @@ def read_idx(path: Path) -> np.ndarray:
     each dimension as a big-endian 32-bit integer.
     """
     try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise DataError(f"{path}: not an IDX file of bytes (it starts with {content[:4].hex(' ')})")
-    rank = content[3]
-    header = 4 + 4 * rank
-    if len(content) < header:
+        with path.open("rb") as file:
+            if file.peek(2)[:2] == b"\x1f\x8b":
+                with gzip.open(file) as unpacked:
+                    return _read(path, unpacked)
+            return _read(path, file)
+    except (OSError, EOFError, zlib.error, MemoryError) as error:
+        raise DataError(f"{path}: cannot be read: {reason(error)}") from error
+
+
+def _read(path: Path, file: IO[bytes] | gzip.GzipFile) -> np.ndarray:
+    """Return the array of an open IDX file, of which no more is read than its header says."""
+    start = file.read(4)
+    if len(start) < 4 or start[:3] != b"\x00\x00\x08":
+        raise DataError(f"{path}: not an IDX file of bytes (it starts with {start.hex(' ')})")
+    rank = start[3]
+    header = file.read(4 * rank)
+    if len(header) < 4 * rank:
         raise DataError(f"{path}: the IDX header is truncated")
-    shape = struct.unpack_from(f">{rank}I", content, 4)
-    if len(content) - header != math.prod(shape):
+    shape = struct.unpack(f">{rank}I", header)
+    size, content = math.prod(shape), bytearray()
+    while len(content) <= size and (more := file.read(min(size + 1 - len(content), _CHUNK))):
+        content += more
+    if len(content) != size:
+        held = f"{len(content)}" if len(content) < size else "more"
         raise DataError(
-            f"{path}: the IDX header promises {'×'.join(map(str, shape))} = {math.prod(shape)} "
-            f"bytes, the file holds {len(content) - header}"
+            f"{path}: the IDX header promises {'×'.join(map(str, shape))} = {size} "
+            f"bytes, the file holds {held}"
         )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def read_folder(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
