@@ -174,6 +174,54 @@ def test_files_without_an_experiment(tmp_path):
         find(["los"])
 
 
+@pytest.mark.parametrize("text", [GOOD, GOOD.replace("\n", "\r\n")])
+def test_a_byte_order_mark(tmp_path, text):
+    """Windows' mark of UTF-8 is not part of the file; a file in UTF-16 is refused by name."""
+    path = tmp_path / "mine.toml"
+    path.write_bytes(text.encode("utf-8-sig"))
+    assert load(path) == load(write(tmp_path, GOOD))
+    for mark, encoding in (("\ufeff", "utf-16-le"), ("\ufeff", "utf-16-be")):
+        path.write_bytes((mark + text).encode(encoding))
+        with pytest.raises(ExperimentError, match="not a TOML file: it is in UTF-16"):
+            load(path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1" * 5000,
+        "0x" + "f" * 5000,
+        "1" * 400,
+        "1" * 4000,
+        "[" * 3000 + "]" * 3000,
+        "[" * 900 + "]" * 900,
+        "{a = " * 3000 + "1" + "}" * 3000,
+        "{" + ".".join("a" * 3000) + " = 1}",
+    ],
+    ids=lambda value: f"{value[:4]}… ({len(value)})",
+)
+@pytest.mark.parametrize("key", ["epochs", "learning_rate", "name", "reported_loss", "batch_size"])
+def test_values_beyond_all_limits(tmp_path, key, value):
+    """Numbers of thousands of digits and lists in lists are one line each."""
+    replaced = {"name": 'name = "b"', "reported_loss": "reported_loss = [2.0, 1]"}
+    text = GOOD.replace(replaced.get(key, "epochs = 4"), f"{key} = {value}")
+    with pytest.raises(ExperimentError) as error:
+        load(write(tmp_path, text))
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def test_text_is_one_line(tmp_path):
+    """Line breaks become spaces; what no terminal should print is escaped, here and in claims."""
+    text = GOOD.replace('title = "Mine"', 'title = """\nOne,\n\ntwo"""')
+    for key in ("name", "against"):
+        text = text.replace(f'{key} = "a"', rf'{key} = "x\ny\u001b[2J\u202e"')
+    experiment = load(write(tmp_path, text))
+    assert experiment.title == "One, two"
+    assert experiment.arms[0].name == experiment.claims[0].against == r"x y\x1b[2J\u202e"
+    assert Experiment(**json.loads(experiment.model_dump_json())) == experiment
+
+
 def test_experiments_are_found_outside_the_checkout(monkeypatch, tmp_path):
     """The folder does not depend on where the program is started."""
     monkeypatch.chdir(tmp_path)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from mnist_keras._foundations import files
 from mnist_keras._foundations.files import FileError
-from mnist_keras._foundations.pictures import Gallery, encode
+from mnist_keras._foundations.pictures import INDEX, Gallery, encode, read_gallery
 from mnist_keras.experiments.experiment import Arm, Claim, Experiment
 from mnist_keras.experiments.plan import Plan
 from mnist_keras.experiments.report import csv_json, figures, page, rows, tables
@@ -108,6 +108,23 @@ def test_a_damaged_record_is_named(written, damage, message):
     with pytest.raises(RecordError, match=message) as error:
         read_record(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 10**5, '{"sha256": ' * 3000 + "1" + "}" * 3000, f"[{'1' * 5000}]"]
+)
+def test_json_beyond_all_limits_is_named(text, tmp_path):
+    """Lists in lists and numbers of thousands of digits are damage like any other."""
+    reads = {
+        "record.json": read_record,
+        "plan.json": lambda path: ResultsFolder(path.parent).read_plan(),
+        INDEX: lambda path: read_gallery(path.parent),
+    }
+    for name, read in reads.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(FileError, match=re.escape(f"{tmp_path / name}: not a")) as error:
+            read(tmp_path / name)
+        assert len(str(error.value)) < 500
 
 
 def test_writing_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
@@ -249,6 +266,24 @@ def test_latex_escapes_and_compiles(results, tmp_path):
     (tmp_path / "t.tex").write_text(document)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("p < 0.5 | q > 1", r"p \textless{} 0.5 \textbar{} q \textgreater{} 1 &"),
+        ("[0, 1]", "\n{}[0, 1] &"),
+        ("*--all, ---no", "\n{}*-{}-all, -{}-{}-no &"),
+        ("''x'' ?`y", "'{}'x'{}' ?{}`y &"),
+        ("a\n\nb \u202ec\x07\td", r"a b \textbackslash{}u202ec\textbackslash{}x07 d &"),
+    ],
+)
+def test_names_that_latex_would_change(record, name, said):
+    """Signs come out as they are; a name stays on its line and does not end a caption."""
+    arm = Arm(name=name, settings=Settings())
+    results = results_of(record(0), arms=(arm,), claims=(), seeds=(0,))
+    assert said in tables.latex(results)
+    assert len([line for line in tables.markdown(results).splitlines() if "90.00" in line]) == 1
 
 
 def test_figures_are_pictures_and_always_the_same_bytes(results):

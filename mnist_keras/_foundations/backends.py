@@ -97,7 +97,10 @@ def use(backend: Backend) -> None:
     if name == "torch":
         _reuse_large_blocks()
 
-    import keras
+    try:
+        import keras
+    except Exception as error:
+        raise BackendError(f"Keras does not import (or its keras.json): {reason(error)}") from error
 
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")

@@ -109,5 +109,5 @@ def read_gallery(folder: Path) -> Gallery | None:
     except OSError as error:
         said = f"{error.filename}: {reason(error)}"
         raise FileError(f"{index}: its pictures cannot be read: {said}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FileError(f"{index}: not an index of pictures: {error!r}") from error

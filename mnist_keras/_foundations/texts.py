@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from mnist_keras._foundations.files import escaped
+
 
 def percent(
     share: float,
@@ -32,7 +34,7 @@ def markdown_table(table: Sequence[Sequence[str]]) -> Iterator[str]:
     The first row is the header. The first column is aligned to the left, the others to the right.
     """
     # Not by tabulate: it escapes no "|", marks the first column too, and widens short headers.
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in table]
+    cells = [[escaped(cell).replace("|", "\\|") for cell in row] for row in table]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     rules = ["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]
     lines = [

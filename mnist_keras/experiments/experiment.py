@@ -1,13 +1,20 @@
 """Experiments as data: a TOML file becomes an Experiment with its Arms, or an error naming it."""
 
+import codecs
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from mnist_keras._foundations.files import reason
+from mnist_keras._foundations.files import escaped, reason
 from mnist_keras.training.settings import (
     Count,
     ExperimentError,
@@ -20,6 +27,9 @@ from mnist_keras.training.settings import (
 # In the order of the original's sections; `mnist-keras run` without a name runs these.
 ORIGINAL_TABLES = ("epochs", "architecture", "loss", "optimizer")
 
+# Text that stays on one line, in a terminal and in every kind of table.
+Line = Annotated[str, AfterValidator(lambda text: escaped(" ".join(text.split())))]
+
 
 class Arm(ExperimentFields):
     """One row of a table: its settings and what the original says about it.
@@ -27,7 +37,7 @@ class Arm(ExperimentFields):
     In a file, the settings stand beside the name.
     """
 
-    name: str
+    name: Line
     """The row's name in the table."""
     settings: Settings
     """What is trained."""
@@ -55,11 +65,11 @@ class Arm(ExperimentFields):
 class Claim(ExperimentFields):
     """What the original says of two arms, in a form that can be tested seed by seed."""
 
-    text: str
+    text: Line
     """The claim in words."""
-    arm: str
+    arm: Line
     """The name of the arm that the claim is about."""
-    against: str
+    against: Line
     """The name of the arm that it is compared with; it may be the same."""
     quantity: Literal["heldout_accuracy", "loss", "crossentropy", "focal"] = "heldout_accuracy"
     """What is compared. loss is the training loss; crossentropy and focal are measured in training
@@ -93,13 +103,13 @@ class Claim(ExperimentFields):
 class Experiment(ExperimentFields):
     """One table of the original, or one question it left open."""
 
-    name: str
+    name: Line
     """The name of its file."""
-    title: str
+    title: Line
     """The heading of its table."""
-    section: str = ""
+    section: Line = ""
     """Where the original treats it."""
-    claim: str = ""
+    claim: Line = ""
     """What the original says about it."""
     arms: Annotated[tuple[Arm, ...], Field(strict=False, min_length=1)]
     """The rows of the table."""
@@ -174,8 +184,10 @@ def load(path: Path) -> Experiment:
         ExperimentError: If the file cannot be read, or has an unknown key or value.
     """
     try:
-        with path.open("rb") as file:
-            document = tomllib.load(file)
+        content = path.read_bytes()
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise ExperimentError("not a TOML file: it is in UTF-16; save it as UTF-8")
+        document = tomllib.loads(content.decode("utf-8-sig"))  # Windows writes a byte order mark
         _check_keys(document, [*Experiment.model_fields, "settings"], but="name")
         shared, arms = document.pop("settings", {}), document.get("arms")
         if not isinstance(shared, dict):
@@ -186,10 +198,12 @@ def load(path: Path) -> Experiment:
         return Experiment(**document, name=path.stem)
     except OSError as error:
         raise ExperimentError(f"{path}: cannot be read: {reason(error)}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"{path}: not a TOML file: {error}") from error
     except ExperimentError as error:
         raise ExperimentError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise ExperimentError(f"{path}: not an experiment: it is nested too deep") from error
+    except ValueError as error:  # also numbers of more digits than Python reads
+        raise ExperimentError(f"{path}: not a TOML file: {reason(error)}") from error
 
 
 def json_schema() -> dict[str, Any]:

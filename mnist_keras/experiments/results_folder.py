@@ -100,7 +100,7 @@ class ResultsFolder:
             raise RecordError(f"{self._plan}: cannot be read: {reason(error)}") from error
         except ValidationError as error:
             raise RecordError(f"{self._plan}: not a plan: {sentence(error, Plan)}") from error
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise RecordError(f"{self._plan}: not a plan: {error!r}") from error
         raise RecordError(f"{self._plan}: {_ANOTHER_VERSION}")
 

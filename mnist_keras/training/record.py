@@ -181,7 +181,7 @@ def from_json(text: str | bytes) -> Record:
         raise
     except ValidationError as error:
         raise RecordError(f"not a record: {sentence(error, Record)}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecordError(f"not a record: {error!r}") from error
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from mnist_keras._foundations.fields import Fields, sentence, unknown
 
@@ -12,8 +12,15 @@ NoNetwork = Literal["nearest_neighbor", "svm", "hog_svm"]
 Pretraining = Literal["simclr", "vicreg"]
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
 
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
+
+def _small(value: int, about: ValidationInfo) -> int:
+    if value > 10**6:  # TOML writes numbers of thousands of digits, which nothing can count
+        raise ValueError(f"`{about.field_name}` must be at most 1,000,000")
+    return value
+
+
+Count = Annotated[int, Field(ge=1), AfterValidator(_small)]
+CountOrZero = Annotated[int, Field(ge=0), AfterValidator(_small)]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 

@@ -1,5 +1,6 @@
 """Rows become tables of text: Markdown, which also lines up in a terminal, and LaTeX."""
 
+import re
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -163,6 +164,7 @@ def _latex_table(table: Sequence[Sequence[str]], caption: str) -> str:
 
 _TEX = str.maketrans(
     {
+        **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
         **{sign: f"\\{sign}" for sign in "&%$#_{}"},
         **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
         **{"±": r"$\pm$", "–": "--", "×": r"$\times$", "−": r"$-$"},
@@ -171,4 +173,6 @@ _TEX = str.maketrans(
 
 
 def _tex(text: str) -> str:
-    return text.translate(_TEX)
+    # LaTeX makes one sign of "--", "''" or "?`", and takes "[" or "*" after a row for arguments.
+    parts = re.split(r"(?<=[-`'?!,])(?=[-`',])|^(?=[\[*])", text)
+    return "{}".join(part.translate(_TEX) for part in parts)
