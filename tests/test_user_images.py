@@ -63,7 +63,48 @@ def test_train_and_test(tmp_path, train_and_test):
     assert (len(skipped.images), len(skipped.heldout)) == (6, 6)
 
 
-@pytest.mark.parametrize("names", [("test", "train"), ("bus", "train-station")])
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        *(("training", "testing"), ("Train", "Test"), ("TRAIN", "VAL"), ("train", "valid")),
+        *(("train", "holdout"), ("trainingSet", "testSet"), ("train_images", "dev_images")),
+        *(("train", "eval"), ("Training", "Validation"), ("train-4", "held-out")),
+    ],
+)
+def test_other_words_for_sides(tmp_path, train_and_test, train, test):
+    """Whatever the two folders are called, the test images are not trained on."""
+    (tmp_path / "train").rename(tmp_path / train)
+    (tmp_path / "test").rename(tmp_path / test)
+    audited = user_images.read(tmp_path).require()
+    assert {path.split("/")[-3] for path in audited.images.file_paths} == {train}
+    assert {path.split("/")[-3] for path in audited.heldout.file_paths} == {test}
+
+
+@pytest.mark.parametrize(
+    ("aside", "chosen"), [("val", "test"), ("dev", "test"), ("heldout", "heldout")]
+)
+def test_of_several_sides_one_is_held_out(
+    tmp_path, train_and_test, write_images, labeled, aside, chosen
+):
+    """Test images come before those to choose a model by; the others are left aside and named."""
+    write_images(tmp_path / aside, 255 - labeled[0], labeled[1])
+    audited = user_images.read(tmp_path)
+    assert {path.split("/")[-3] for path in audited.heldout.file_paths} == {chosen}
+    left = {"val": "val", "dev": "dev", "heldout": "test"}[aside]
+    assert [f.path for f in audited.findings if f.kind == "left_aside"] == [left]
+
+
+def test_a_class_of_folders_called_train_station(tmp_path, labeled, write_images):
+    """A word that only begins like a side is a class, also if its images lie in folders."""
+    images, labels = labeled
+    write_images(tmp_path / "train-station", images[::2], labels[::2])
+    write_images(tmp_path, images[1::2], ["test-tube"] * 6)
+    assert user_images.read(tmp_path).require().images.class_names == ("test-tube", "train-station")
+
+
+@pytest.mark.parametrize(
+    "names", [("test", "train"), ("bus", "train-station"), ("dev", "training"), ("Train", "val")]
+)
 def test_classes_called_train_and_test(tmp_path, labeled, write_images, names):
     """Folders of images are classes if they hold no folders, whatever their names begin with."""
     write_images(tmp_path, labeled[0], names * 6)

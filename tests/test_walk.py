@@ -1,6 +1,7 @@
 """Walking class-per-folder directories: what is data, what is not, and wrong layouts."""
 
 import os
+import re
 
 import pytest
 from PIL import Image
@@ -54,6 +55,26 @@ def test_what_is_not_data_is_named(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("$RECYCLE.BIN", "$Recycle.Bin", "System Volume Information", "DESKTOP.INI", "__MACOSX"),
+        *("lost+found", "LOST.DIR", ".Trash-1000", ".fseventsd", ".ipynb_checkpoints"),
+        *("#recycle", "@eaDir", "@Recycle", "#snapshot", "__pycache__", "Network Trash Folder"),
+    ],
+)
+def test_what_systems_put_there_is_no_class(tmp_path, name):
+    """Whether it is empty or holds deleted images, it is left out everywhere, and named."""
+    touch(tmp_path, "a/1.png", "b/2.png")
+    for folder in (tmp_path / name, tmp_path / "a" / name):
+        folder.mkdir()
+    expected = (["a/1.png", "b/2.png"], {("hidden", name), ("hidden", f"a/{name}")})
+    assert found(tmp_path) == expected
+    touch(tmp_path, f"{name}/R1.png", f"a/{name}/x.png")
+    assert found(tmp_path) == expected
+    assert walk(tmp_path).class_names == ("a", "b")
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_links_and_pipes(tmp_path):
     """Links to files are used and named, broken ones are refused, folders are entered once."""
@@ -93,6 +114,10 @@ def test_a_class_folder_that_is_a_link(tmp_path):
         (["cats/1.png"], "single_class", "only the folder 'cats'"),
         (["all/a/1.png", "all/b/2.png"], "too_deep", "did you mean {tmp}/all?"),
         (["x/train/a/1.png", "y/train/b/1.png"], "too_deep", "did you mean {tmp}/x/train?"),
+        (["test/a/1.png", "x/b/2.png"], "too_deep", "did you mean {tmp}/x?"),
+        (["m/Testing/a/1.png", "m/z/b/2.png", "n/b/2.png"], "too_deep", "did you mean {tmp}/m/z?"),
+        (["holdout/a/1.png", "val/b/2.png"], "too_deep", "only folders within"),
+        (["test_set/a/1.png", "test_set/b/2.png"], "no_classes", "images that are not trained on"),
         (["a/1.png", "A/2.png"], "lookalike_classes", "looks like"),
         (["a/1.png", "ａ/2.png"], "lookalike_classes", "looks like"),
         (["a/1.png", "a /2.png"], "lookalike_classes", "looks like"),
@@ -105,6 +130,7 @@ def test_layouts_that_are_not_class_folders(tmp_path, names, kind, words):
     (finding,) = [f for f in walk(tmp_path).findings if f.severity in ("fatal", "refused")]
     assert finding.kind == kind
     assert words.format(tmp=tmp_path) in finding.reason
+    assert not re.search("(test|holdout|val)[^/]*[?]", finding.reason, re.IGNORECASE)
 
 
 def test_paths_that_are_not_folders(tmp_path):

@@ -17,7 +17,15 @@ from mnist_keras.datasets.image_folder.audit import Audit, audit
 from mnist_keras.datasets.image_folder.decoding import CHANNELS, LEAST_SIDE
 from mnist_keras.datasets.image_folder.findings import Finding, Severity
 from mnist_keras.datasets.image_folder.reading import AS_THE_ORIGINAL, ImageForm, Progress
-from mnist_keras.datasets.image_folder.walk import NO_FILES, Folder, is_hidden, walk, walk_flat
+from mnist_keras.datasets.image_folder.walk import (
+    ASIDE,
+    NO_FILES,
+    TRAINING,
+    Folder,
+    is_hidden,
+    walk,
+    walk_flat,
+)
 from mnist_keras.datasets.images import DataError, LabeledImages
 
 # Beside the class folders, the folder of images that are not trained on.
@@ -39,7 +47,7 @@ def read(
 
     Args:
         path: A folder of class folders, with or without a `heldout/` beside them; a folder with
-            `train/` and `test/`, or `train-…/` and `heldout/`, each with the same class folders;
+            `train/` and `test/`, or other words for them, each with the same class folders;
             a folder of IDX files; or an `.npz` file with Keras's keys: `x_train`, `y_train` and
             optionally `x_test`, `y_test`.
         form, per_class, cache, progress: As for `audit`. Arrays keep their size.
@@ -81,10 +89,15 @@ def _sides(path: Path) -> tuple[list[str], str]:
     """Return the folders that may be trained on (or "" for `path`) and that held out (or "")."""
     folders = _folders_in(path)
     # Classes that are called train and test hold images, not folders.
-    if {"train", "test"} <= set(folders) and any(_folders_in(path / n) for n in ("train", "test")):
-        return ["train"], "test"
-    trains = [n for n in folders if n.startswith("train-") and _folders_in(path / n)]
-    return trains or [""], HELDOUT if has_heldout(path) else ""
+    deep = {name for name in folders if _folders_in(path / name)}
+    trains = [name for name in folders if TRAINING.fullmatch(name)]
+    aside = [name for name in folders if ASIDE.fullmatch(name)]
+    # Of several, heldout before test, evaluation, validation and dev.
+    aside.sort(key=lambda name: (name not in deep, "htevd".index(name[0].lower())))
+    if trains and aside and deep & {*trains, *aside} - {HELDOUT}:
+        return trains, aside[0]
+    trains = [name for name in trains if "-" in name and name in deep]
+    return trains or [""], HELDOUT if HELDOUT in deep else ""
 
 
 def has_heldout(path: Path) -> bool:

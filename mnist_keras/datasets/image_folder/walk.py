@@ -22,8 +22,19 @@ from mnist_keras.datasets.image_folder.findings import Finding
 FLAT = ("",)
 # Findings after which the walk ends: what it found is not a data set.
 USELESS = ("missing", "not_a_folder", "no_classes", "single_class", "too_deep", "too_many_files")
-# Files that systems put beside the user's, and that no dot hides.
-_SYSTEM = ("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir", "Icon\r")
+# What systems put beside the user's files, in lower case, where no dot hides it.
+_SYSTEM = {
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("icon\r", "__macosx", "network trash folder", "temporary items", "lost+found", "lost.dir"),
+    *("#recycle", "#snapshot", "@eadir", "@tmp", "@recycle", "@recently-snapshot", "__pycache__"),
+}
+_OF = r"([-_ ]?(set|data|images?))?"
+# Folders of images to train on, also those of `mnist-keras data`, and of images that are not.
+TRAINING = re.compile(rf"train(ing)?{_OF}|train-[0-9]+", re.IGNORECASE)
+ASIDE = re.compile(
+    rf"(held[-_ ]?out|hold[-_ ]?out|test(ing)?|eval(uation)?|val(id|idation)?|dev){_OF}",
+    re.IGNORECASE,
+)
 _NO_IMAGES = "no images (.bmp, .gif, .jpeg, .jpg, .png)"
 # What may be given in place of a folder, by the end of its name.
 _ARCHIVES = (
@@ -185,6 +196,8 @@ class _Walker:
         if inner or idx_files:
             what = f"{inner} folders" if inner else f"{idx_files} IDX files"
             holds = f"found only the folder '{shown}', which holds {what}"
+            if ASIDE.fullmatch(name):
+                self.find("no_classes", self.base, f"{holds} of images that are not trained on")
             meant = escaped(str(self.directory / path))
             self.find("too_deep", self.base, f"{holds}; did you mean {meant}?")
         expected = "expected one folder of images for each of at least two classes"
@@ -256,9 +269,11 @@ class _Walker:
         own = 1 + self.within("class").count("/")
         if not self.files or any(file.path.count("/") == own for file in self.files):
             return
-        inner = escaped(str(self.directory / PurePosixPath(self.files[0].path).parents[1]))
         only = "no folder has an image of its own, only folders within"
-        self.find("too_deep", self.base, f"{only}; did you mean {inner}?")
+        folders = (PurePosixPath(file.path).parents[1] for file in self.files)
+        inner = next((f for f in folders if not any(map(ASIDE.fullmatch, f.parts))), None)
+        hint = f"; did you mean {escaped(str(self.directory / inner))}?" if inner else ""
+        self.find("too_deep", self.base, only + hint)
 
 
 def what_is(name: str) -> str:
@@ -291,4 +306,4 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 def is_hidden(name: str) -> bool:
     """Return whether a file or folder of this name is left out: hidden by a dot, or a system's."""
-    return name.startswith(".") or name in _SYSTEM
+    return name.startswith(".") or name.lower() in _SYSTEM
