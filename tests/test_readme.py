@@ -30,6 +30,7 @@ def test_python_examples_run(page, tmp_path, monkeypatch, image_folder, model_fi
         exec(compile(block, str(page), "exec"), names)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     """Each linked file is there."""
@@ -37,6 +38,7 @@ def test_links_lead_somewhere(page):
         assert (page.parent / target).is_file(), target
 
 
+@pytest.mark.any_backend
 def test_two_command_lines_set_everything_up():
     """The first shell block has exactly two lines: install and run, install and test."""
     lines = blocks("sh")[0].splitlines()
@@ -45,12 +47,14 @@ def test_two_command_lines_set_everything_up():
     assert re.fullmatch(r"python3? -m pip install tox && tox", lines[1])
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("command", cli.commands)
 def test_every_command_is_described(command):
     """Each command of the program is in the README."""
     assert f"mnist-keras {command}" in PATH.read_text("utf-8")
 
 
+@pytest.mark.any_backend
 def test_every_kind_of_finding_is_described():
     """The page on images has a line for each kind that an audit finds, gravest first."""
     order = list(Severity)
