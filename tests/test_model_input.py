@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from mnist_keras.datasets import sources
 from mnist_keras.datasets.image_folder.decoding import resize
@@ -43,11 +43,25 @@ def test_of_training_images():
 
 
 def test_an_image_of_the_models_kind_is_left_alone():
-    """If size and background are right, not a bit changes, whatever `fit` says."""
+    """If size and background are right, not a bit changes, unless the ink is asked for."""
     image = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
     image[[0, -1]] = image[:, [0, -1]] = 0
-    for fit in ("auto", "ink", "resize"):
+    for fit in ("auto", "resize"):
         assert_array_equal(model_input().bring(image, fit=fit), image)
+
+
+@pytest.mark.parametrize("background", ["dark", "bright", "mixed"])
+@pytest.mark.parametrize("invert", ["auto", "yes", "no"])
+def test_ink_is_centered_at_the_models_size_too(background, invert):
+    """`fit="ink"` moves and scales a digit of 28×28 pixels, with the levels that are asked for."""
+    found = model_input(background).bring(ring(28, (10, 17), 6), invert, "ink")[..., 0]
+    is_dark = background == "bright" if invert == "auto" else invert == "yes"
+    gray = 255 - found if is_dark else found
+    for axis in (0, 1):
+        inked = np.flatnonzero((gray > 127).any(axis))
+        assert inked[0] in (4, 5)
+        assert inked[-1] in (23, 24)
+    assert (gray[[0, -1]] == 0).all()
 
 
 @pytest.mark.parametrize("invert", ["auto", "yes", "no"])
@@ -114,6 +128,77 @@ def test_specks_are_not_ink():
     assert np.abs(difference).max() <= 2
 
 
+COLORS = {
+    "red on white": ((200, 0, 0), (255, 255, 255)),
+    "yellow on white": ((255, 255, 0), (255, 255, 255)),
+    "blue on gray": ((0, 0, 255), (85, 85, 85)),
+    "red on green": ((200, 40, 40), (40, 200, 40)),
+    "white on blue": ((250, 250, 250), (20, 40, 160)),
+}
+
+
+@pytest.mark.parametrize("colors", COLORS)
+@pytest.mark.parametrize("background", ["dark", "bright"])
+def test_ink_is_found_by_its_color(colors, background):
+    """Ink of any color is what black ink is, also where its mean level is that of the paper."""
+    ink, paper = map(np.array, COLORS[colors])
+    share = ring(300, (190, 100), 50, 16)[..., :1] / 255
+    grain = np.random.default_rng(0).normal(0, 2, (300, 300, 1))
+    page, plain = (
+        paper * (1 - share) + ink * share + grain,
+        np.repeat(255 * (1 - share), 3, axis=-1),
+    )
+    page, plain = (x.clip(0, 255).astype(np.uint8) for x in (page, plain))
+    found, expected = (model_input(background).bring(x).astype(int) for x in (page, plain))
+    # A center between two pixels may be put on either.
+    moved = [np.roll(expected, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    assert min(np.abs(found - one).mean() for one in moved) < 4
+
+
+def page_of(*rings, size=(300, 400), lines=(), grain=2):
+    """Return dark rings, and lines of pixels from one point to another, on light paper."""
+    ink = np.zeros((400, 400))
+    for center, radius in rings:
+        ink = np.maximum(ink, ring(400, center, radius, 14)[..., 0] / 255)
+    picture = Image.fromarray((255 * ink[: size[0]]).astype(np.uint8))
+    for points in lines:
+        ImageDraw.Draw(picture).line(points, fill=255, width=4)
+    noise = np.random.default_rng(0).normal(0, grain, (*size, 1))
+    page = 230 - np.asarray(picture)[..., np.newaxis] * (180 / 255) + noise
+    return np.repeat(page.clip(0, 255).astype(np.uint8), 3, axis=-1)
+
+
+DIGIT = ((150, 200), 60)
+FRAME = [(1, 1), (398, 1), (398, 298), (1, 298), (1, 1)]
+CROWDED = {
+    "one": (page_of(DIGIT), ""),
+    "one, to the edge": (page_of(((120, 120), 110), size=(240, 400))[:, :240], ""),
+    "a minus below": (page_of(DIGIT, lines=[[(150, 250), (250, 250)]]), ""),
+    "beside each other": (page_of(((150, 100), 50), ((150, 300), 60)), "several digits"),
+    "below each other": (page_of(((70, 200), 50), ((220, 200), 60)), "several digits"),
+    "three": (page_of(*(((150, x), 40) for x in (60, 200, 340))), "several digits"),
+    "touching": (page_of(((150, 100), 50), ((150, 200), 52), ((150, 300), 50)), "several digits"),
+    "a line": (page_of(DIGIT, lines=[[(0, 250), (400, 262)]]), "a line"),
+    "a margin": (page_of(DIGIT, lines=[[(60, 0), (60, 300)]]), "a line"),
+    "ruled": (page_of(DIGIT, lines=[[(0, y), (400, y)] for y in range(20, 300, 50)]), "a line"),
+    "a box": (
+        page_of(DIGIT, lines=[[(90, 50), (310, 60), (308, 250), (88, 240), (90, 50)]]),
+        "a box",
+    ),
+    "a frame": (page_of(DIGIT, lines=[FRAME]), "a box"),
+}
+
+
+@pytest.mark.parametrize("case", CROWDED)
+def test_more_than_a_digit_is_remarked_on(case):
+    """Several digits, ruled lines and boxes are named once; a single digit is not remarked on."""
+    page, expected = CROWDED[case]
+    said = []
+    model_input().bring(page, remark=lambda kind, reason: said.append((kind, reason)))
+    assert [kind for kind, _ in said] == (["crowded"] if expected else [])
+    assert all(expected in reason for _, reason in said)
+
+
 def test_fit():
     """Resizing is that of training; it is the default if training images were resized."""
     large = enlarged(ring(), 3)
@@ -134,6 +219,38 @@ def test_an_empty_image_stays_empty(level):
     assert brought.shape == (28, 28, 3)
     assert np.ptp(brought) == 0
     assert not written(empty[..., 0].astype(np.float32)).any()
+    assert not model_input().shows_something(brought)
+
+
+@pytest.mark.parametrize("grain", [1, 5, 20])
+@pytest.mark.parametrize("shade", [0, 40])
+@pytest.mark.parametrize("side", [28, 90, 300])
+def test_grain_and_shade_are_not_ink(grain, shade, side):
+    """A photo of an empty page is empty: grain and uneven light are no digit."""
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+    light = 220 - shade * (x**2 + y**2 + x) / 2
+    noise = np.random.default_rng(side).normal(0, grain, (side, side))
+    page = np.repeat((light + noise).clip(0, 255).astype(np.uint8)[..., np.newaxis], 3, axis=-1)
+    brought = model_input().bring(page, fit="ink")
+    assert np.ptp(brought) == 0
+    assert not model_input().shows_something(brought)
+    if shade == 0 and grain < 5:  # at the model's size, the page itself is looked at
+        assert not model_input().shows_something(page)
+
+
+@pytest.mark.parametrize("background", ["dark", "bright", "mixed"])
+def test_ink_beside_a_frame_is_not_an_empty_page(background):
+    """A page with dark edges on two sides is not taken for grain."""
+    page = page_of(DIGIT, lines=[[(1, 0), (1, 300)], [(0, 298), (400, 298)]])
+    found = model_input(background).bring(page, fit="ink")
+    assert model_input(background).shows_something(found)
+
+
+@pytest.mark.parametrize("background", ["dark", "bright", "mixed"])
+def test_faint_ink_shows_something(background):
+    """Ink that differs from its paper by 10 levels is not an empty page."""
+    faint = 200 - (ring(28) // 25)
+    assert model_input(background).shows_something(faint)
 
 
 def test_a_large_photo_gives_the_digit_of_a_small_one():

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_keras.datasets.images import DataError
+from mnist_keras.datasets.images import DataError, image_fingerprint
 from mnist_keras.experiments.results_folder import ResultsFolder
 from mnist_keras.explanations.maps import ExplanationError
 from mnist_keras.inference import portrait
 from mnist_keras.inference.classification import classify, image_files, labeled_images
+from mnist_keras.inference.evaluation import split_seen
 from mnist_keras.inference.model_file import load_model
 from mnist_keras.models.prediction import predict, softmax
 
@@ -135,6 +137,182 @@ def test_dark_ink_on_light_paper(invoke, model_file, folder, tmp_path):
     assert classes(*copies) == expected
     assert classes(*copies, "--invert", "yes") == expected
     assert classes(*copies, "--invert", "no") != expected
+
+
+def page(image, size=(150, 120), place=(30, 25), times=3):
+    """Return a drawing of a digit somewhere on light paper, larger."""
+    paper = np.full((*size, 3), 230, np.uint8)
+    ink = np.kron(image.astype(float), np.ones((times, times)))
+    rows, columns = (slice(at, at + 28 * times) for at in place)
+    paper[rows, columns] -= (0.8 * ink)[..., np.newaxis].astype(np.uint8)
+    return paper
+
+
+@pytest.fixture
+def photos(folder, write_images, tmp_path):
+    """The sixty digits as drawings on light paper."""
+    files = sorted(folder.rglob("*.png"))
+    pages = [page(np.asarray(Image.open(path))) for path in files]
+    return write_images(tmp_path / "photos", pages, [path.parent.name for path in files])
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("photos", ""),
+        ("photos", "--fit resize"),
+        ("folder", "--fit ink --invert no"),
+        ("folder", "--invert yes"),
+    ],
+)
+def test_images_are_brought_to_the_model_in_one_way(request, invoke, model_file, kind, options):
+    """`evaluate` counts what `predict` prints, whatever the size and background of the images."""
+    directory, options = request.getfixturevalue(kind), shlex.split(options)
+    arguments = (model_file("basic_net"), directory, *options, "--format")
+    lines = list(csv.DictReader(io.StringIO(invoke("predict", *arguments, "csv").stdout)))
+    confusion = np.zeros((10, 10), int)
+    for line in lines:
+        confusion[int(Path(line["file"]).parent.name), int(line["class"])] += 1
+    document = json.loads(invoke("evaluate", *arguments, "json", "--on-bad", "skip").stdout)
+    assert document["confusion"] == confusion.tolist()
+    assert document["n"] == 60
+
+
+@pytest.mark.any_backend
+def test_photos_are_recognized(trained, folder, photos):
+    """Drawings on light paper are worth as much to `evaluate` and `explain` as the digits."""
+    found, plain = (labeled_images(path, trained("basic_net").card) for path in (photos, folder))
+    right = [
+        (predict(trained("basic_net").model, x.images).argmax(1) == x.labels).mean()
+        for x in (found, plain)
+    ]
+    assert min(right) > 0.6
+    resized = labeled_images(photos, trained("basic_net").card, fit="resize")
+    assert not np.array_equal(resized.images[:], found.images[:])
+
+
+@pytest.mark.any_backend
+def test_arrays_are_brought_alike(trained, folder, tmp_path):
+    """Images in an .npz file are inverted like those in files, and an empty one is refused."""
+    card = trained("basic_net").card
+    plain = labeled_images(folder, card)
+    images, labels = 255 - plain.images[:].astype(np.uint8), plain.labels
+    np.savez(tmp_path / "inverted.npz", x_train=images, y_train=labels)
+    found = labeled_images(tmp_path / "inverted.npz", card)
+    assert sorted(found.fingerprints) == sorted(plain.fingerprints)
+    images[7] = 255
+    np.savez(tmp_path / "inverted.npz", x_train=images, y_train=labels)
+    with pytest.raises(DataError, match=r"x_train\[7\]: nothing is drawn"):
+        labeled_images(tmp_path / "inverted.npz", card)
+
+
+@pytest.mark.any_backend
+def test_images_trained_on_are_brought_as_in_training(invoke, trained, tmp_path, write_images):
+    """An odd training image, such as an empty or inverted one, has its class and is recognized."""
+    rng = np.random.default_rng(0)
+    empty, inverted = np.full((28, 28, 3), 255, np.uint8), np.full((28, 28, 3), 250, np.uint8)
+    inverted[8:20, 8:20] = rng.integers(0, 100, (12, 12, 1))
+    known = np.array([image_fingerprint(x) for x in (empty, inverted)], "S32")
+    card = trained("basic_net").card.model_copy(update={"trained_on": known})
+    odd = replace(trained("basic_net"), card=card)
+    folder = write_images(tmp_path / "odd", [empty, inverted], ["3", "4"])
+    found = labeled_images(folder, odd.card)
+    assert split_seen(found, known, unseen=False)[1] == 2
+    assert all(one.probabilities is not None for one in classify(odd, image_files(folder)))
+    with pytest.raises(DataError, match="nothing is drawn"):
+        labeled_images(folder, odd.card, invert="no")
+
+
+EMPTY = {
+    "white": lambda: np.full((300, 200, 3), 255),
+    "black": lambda: np.zeros((28, 28, 3)),
+    "colored": lambda: np.full((64, 64, 3), (200, 120, 40)),
+    "slanted light": lambda: np.linspace(120, 220, 90).reshape(-1, 1, 1) + np.zeros((90, 90, 3)),
+    "grain": lambda: np.random.default_rng(0).normal(230, 6, (120, 160, 3)),
+    "grain, small": lambda: np.random.default_rng(0).normal(230, 1, (28, 28, 3)),
+}
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("case", EMPTY)
+def test_an_empty_page_has_no_class(invoke, model_file, photos, case):
+    """`predict` names and skips it, as `evaluate` does on demand and otherwise refuses it."""
+    (photos / "3").mkdir(exist_ok=True)
+    path = photos / "3" / "empty.png"
+    Image.fromarray(EMPTY[case]().clip(0, 255).astype(np.uint8)).save(path)
+    result = invoke("predict", model_file("basic_net"), photos, "--format", "csv", code=3)
+    assert len(result.stdout.splitlines()) == 1 + 60
+    assert f"{path}: nothing is drawn" in result.stderr
+    arguments = ("evaluate", model_file("basic_net"), photos, "--format", "json")
+    assert "3/empty.png: nothing is drawn" in invoke(*arguments, code=3).stderr
+    assert json.loads(invoke(*arguments, "--on-bad", "skip").stdout)["n"] == 60
+
+
+@pytest.mark.any_backend
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_every_file_that_is_left_out_is_named(invoke, model_file, image, tmp_path):
+    """Whatever keeps a file below a folder from being classified, it is named; the code is 3."""
+    place = tmp_path / "place"
+    (place / "folder.png").mkdir(parents=True)
+    (place / "deeper").mkdir()
+    good = ("1.png", "deeper/2.jfif", "3.tga")
+    for name in good:
+        Image.open(image).convert("RGB").save(place / name, "PNG" if "png" in name else "JPEG")
+    for name in ("scan.tiff", "moving.avif", "deeper/modern.jxl", "notes.txt", "IMG_0001"):
+        (place / name).write_bytes(b"II*\0")
+    (place / "broken.gif").symlink_to("nowhere")
+    (place / "again").symlink_to(".")
+    os.mkfifo(place / "pipe.bmp")
+    (place / ".DS_Store").touch()
+    result = invoke("predict", model_file("basic_net"), place, "--format", "csv", code=3)
+    lines = result.stdout.splitlines()[1:]
+    assert {line.split(",")[0] for line in lines} == {str(place / name) for name in good}
+    left_out = {
+        *("scan.tiff", "moving.avif", "deeper/modern.jxl", "notes.txt", "IMG_0001"),
+        *("broken.gif", "again", "pipe.bmp", "folder.png"),
+    }
+    named = {line.split(": ")[0] for line in result.stderr.splitlines() if line.startswith("/")}
+    assert named == {str(place / name) for name in left_out}
+    assert f"{len(left_out)} of {len(left_out) + 3} images skipped" in result.stderr
+    for name in good:
+        (place / name).unlink()
+    result = invoke("predict", model_file("basic_net"), place, code=3)
+    assert f"{place / 'scan.tiff'}: " in result.stderr
+
+
+@pytest.mark.any_backend
+def test_turned_photos_are_classified_upright(trained, photos, tmp_path):
+    """A photo that lies on its side by its EXIF data has the probabilities of the upright one."""
+    path = next(photos.rglob("*.png"))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(path).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "side.png", exif=exif)
+    files = image_files(path) + image_files(tmp_path / "side.png")
+    upright, turned = classify(trained("basic_net"), files)
+    np.testing.assert_array_equal(upright.probabilities, turned.probabilities)
+
+
+@pytest.mark.any_backend
+def test_what_does_not_look_like_one_digit_is_remarked_on(invoke, model_file, image, tmp_path):
+    """Two digits on a page, and an animated PNG, have a row each and a line on stderr."""
+    digit = np.asarray(Image.open(image))
+    two = np.concatenate([page(digit), page(digit)], axis=1)
+    frames = [Image.fromarray(page(digit, place=(30, x))) for x in (20, 30)]
+    place = tmp_path / "place"
+    place.mkdir()
+    Image.fromarray(two).save(place / "two.png")
+    frames[0].save(place / "moving.png", save_all=True, append_images=frames[1:])
+    frames[0].save(place / "one.png")
+    result = invoke("predict", model_file("basic_net"), place, "--format", "csv")
+    rows = {
+        Path(line.split(",")[0]).name: line.split(",")[1:] for line in result.stdout.splitlines()
+    }
+    assert rows["moving.png"] == rows["one.png"]
+    assert set(rows) == {"file", "two.png", "moving.png", "one.png"}
+    assert f"{place / 'two.png'}: it looks like several digits" in result.stderr
+    assert f"{place / 'moving.png'}: animated" in result.stderr
+    assert "one.png" not in result.stderr
 
 
 @pytest.mark.any_backend

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     None, "Write evaluation.json, and reliability diagram and confusion matrix as PNG and SVG."
 )
 @click.option("--unseen", is_flag=True, help="Leave out images that the model was trained on.")
+@options.invert
+@options.fit
 @options.on_bad
 @options.max_files
 @options.backend
@@ -40,6 +42,8 @@ def evaluate(
     they are scored. Images that the model was trained on are counted: they say nothing about new
     ones.
     """
+    if output:
+        options.outside(output, "output", directory)
     options.use_backend(backend)
     from mnist_keras._foundations.files import write
     from mnist_keras._foundations.pictures import write_picture

@@ -33,6 +33,8 @@ from mnist_keras.cli.progress import reading
 @options.number("--images", 10, "Images in the strip of maps.", 1, most=100)
 @options.number("--embed", 1000, "Largest number of images in the t-SNE plots.", 10)
 @options.number("--seed", 0, "Decides which images are drawn, and where t-SNE begins.")
+@options.invert
+@options.fit
 @options.on_bad
 @options.max_files
 @options.backend
@@ -55,6 +57,7 @@ def explain(
     and after training, with the 1-NN score of each; the first layer's filters; and the most
     confident mistakes. Each picture is written as PNG and SVG, and one page, index.html, shows all.
     """
+    output = options.outside(output, "output", directory)
     options.use_backend(backend)
     from mnist_keras._foundations.files import write
     from mnist_keras._foundations.pictures import read_gallery

@@ -1,5 +1,6 @@
 """The options that several commands share, and short ways to make one."""
 
+import os
 import pkgutil
 from collections.abc import Callable
 from functools import cached_property
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+from click.core import ParameterSource
 
 from mnist_keras.datasets.choices import MAX_FILES, PER_CLASS, OnBad
 
@@ -100,8 +102,8 @@ fit = word(
     "--fit",
     "mnist_keras.inference.model_input:Fit",
     "auto",
-    "Images of another size: find the ink and center it as in MNIST, or resize as in "
-    "training; auto: ink, unless training images were resized or their backgrounds differ.",
+    "Find the ink and center it as in MNIST, or resize as in training; auto: ink for images of "
+    "another size, unless training images were resized or their backgrounds differ.",
 )
 on_bad = word(
     "--on-bad", OnBad, "refuse", "What to do if files cannot be used: stop, or go on without them."
@@ -141,6 +143,26 @@ def check_output(path: Path, overwrite: bool, suffix: str = "") -> None:
     check_writable(path)
     if path.exists() and not overwrite:
         raise click.UsageError(f"{path} is there already; --overwrite replaces it")
+
+
+def outside(output: Path, name: str, *folders: Path | None) -> Path:
+    """Return where to write: never into folders that are read, however the path is spelled.
+
+    There, a path that the user gave for the option `name` is refused. A default is moved: its
+    folder then lies beside that of the data, and is called after it.
+    """
+    for folder in folders:
+        real = Path(os.path.realpath(output))
+        around = [path for path in (real, *real.parents) if os.path.exists(path)]
+        if not folder or not any(os.path.samefile(folder, path) for path in around):
+            continue
+        if click.get_current_context().get_parameter_source(name) != ParameterSource.DEFAULT:
+            said = f"{output} lies in {folder}, where nothing is written"
+            raise click.UsageError(f"--{name.replace('_', '-')}: {said}")
+        real = Path(os.path.realpath(folder))
+        output = real.with_name(f"{real.name}-results").joinpath(*output.parts[1:])
+        click.echo(f"Results go to {output}: nothing is written into the data.", err=True)
+    return output
 
 
 def make_folder(folder: Path) -> None:

@@ -38,14 +38,14 @@ def predict(
 ) -> None:
     """Print the class of each image, its probability, and the runner-up.
 
-    MODEL is a file of `mnist-keras train`. Images are files, folders with all images below them,
-    or - for one image on stdin. Images that cannot be used are named on stderr and skipped; the
-    exit code is then 3.
+    MODEL is a file of `mnist-keras train`. Images are files, folders with all files below them,
+    or - for one image on stdin. Files that cannot be used, such as an empty page, are named on
+    stderr and skipped; the exit code is then 3.
 
     An image of the model's size is taken as it is. In an image of another size, such as a photo of
-    a digit on paper, the digit is separated from its background and centered as in MNIST (--fit).
-    If the background is bright and that of the training images is dark, or the reverse, the image
-    is inverted (--invert).
+    a digit on paper, the digit is separated from its background and centered as in MNIST (--fit);
+    what does not look like one digit is remarked on. If the background is bright and that of the
+    training images is dark, or the reverse, the image is inverted (--invert).
     """
     options.use_backend(backend)
     from mnist_keras._foundations.files import escaped
@@ -66,6 +66,8 @@ def predict(
     write = _writer(format, max(map(len, names)))
     bad = 0
     for shown, found in zip(names, classify(trained, sources, invert, fit), strict=True):
+        for remark in found.remarks if found.probabilities is not None else ():
+            click.echo(f"{shown}: {remark}", err=True)
         if found.probabilities is None:
             bad += 1
             click.echo(f"{shown}: {found.reason}", err=True)

@@ -14,7 +14,7 @@ from mnist_keras.datasets import idx
 from mnist_keras.datasets.choices import MAX_FILES, Cache
 from mnist_keras.datasets.image_folder import oddities
 from mnist_keras.datasets.image_folder.audit import Audit, audit
-from mnist_keras.datasets.image_folder.decoding import CHANNELS, LEAST_SIDE
+from mnist_keras.datasets.image_folder.decoding import CHANNELS, LEAST_SIDE, BadImageError
 from mnist_keras.datasets.image_folder.findings import Finding, Severity
 from mnist_keras.datasets.image_folder.reading import AS_THE_ORIGINAL, ImageForm, Progress
 from mnist_keras.datasets.image_folder.walk import (
@@ -149,6 +149,8 @@ def _audit_arrays(
     checked = [(name, *_images_and_labels(name, x, y, form)) for name, x, y in parts]
     if len({images.shape[1:] for _, images, _ in checked}) > 1:
         raise DataError("training and test images have different sizes")
+    found: list[Finding] = []
+    checked = [(name, _brought(name, x, form, found), y) for name, x, y in checked]
     count = 1 + max(int(labels.max()) for _, _, labels in checked)
     if missing := sorted(set(range(count)) - set(checked[0][2].tolist())):
         expected = f"expected each label of 0…{count - 1}"
@@ -161,7 +163,7 @@ def _audit_arrays(
     heldout = rest[0] if rest else training.take([])
     both = training.extended(heldout)
     aside = np.arange(len(both)) >= len(training)
-    found = list(oddities.findings(both, aside, oddities.look(both.images[:]), {}))
+    found += oddities.findings(both, aside, oddities.look(both.images[:]), {})
     refused = {finding.path for finding in found if finding.severity == Severity.REFUSED}
     if count < 2:
         found.append(Finding("single_class", ".", "all labels are 0"))
@@ -202,6 +204,20 @@ def _images_and_labels(
     if images.shape[-1] != channels:
         raise DataError(f"{name}: expected {channels} channels. Received: {images.shape}")
     return images, labels.astype(np.int64)
+
+
+def _brought(name: str, images: np.ndarray, form: ImageForm, found: list[Finding]) -> np.ndarray:
+    """Return images of the form's size in this form; those of another size are left alone."""
+    if images.shape[1:] != form.shape:
+        return images
+    brought = []
+    for number, image in enumerate(images):
+        try:
+            brought.append(form.bring(image))
+        except BadImageError as error:
+            found.append(Finding(error.kind, f"{name}[{number}]", str(error)))
+            brought.append(image)
+    return np.stack(brought)
 
 
 def _unusable(path: Path, finding: Finding) -> Audit:

@@ -16,7 +16,13 @@ from mnist_keras._foundations.files import escaped
 from mnist_keras._foundations.hashing import fingerprint_of_bytes
 from mnist_keras.datasets.choices import Cache, ColorMode, Interpolation
 from mnist_keras.datasets.image_folder import decoding, oddities
-from mnist_keras.datasets.image_folder.decoding import BadImageError, decode, read_file
+from mnist_keras.datasets.image_folder.decoding import (
+    BadImageError,
+    Remark,
+    decode,
+    read_file,
+    say_nothing,
+)
 from mnist_keras.datasets.image_folder.findings import Finding
 from mnist_keras.datasets.image_folder.image_store import ImageStore
 from mnist_keras.datasets.image_folder.truncation import format_of
@@ -46,6 +52,10 @@ class ImageForm:
         """Height, width and channels."""
         return (*self.image_size, decoding.CHANNELS[self.color_mode])
 
+    def bring(self, image: np.ndarray, remark: Remark = say_nothing) -> np.ndarray:
+        """Return an image in this size; another form may do more, or refuse it."""
+        return self.resized(image)
+
     def resized(self, image: np.ndarray) -> np.ndarray:
         """Return an image in this size."""
         return decoding.resize(image, self.image_size, self.interpolation)
@@ -73,7 +83,7 @@ def read_files(
     def again(position: int, fingerprint: bytes) -> np.ndarray:
         path = os.path.join(root, files[position].path)
         with suppress(BadImageError):
-            image = form.resized(decode(read_file(path), form.color_mode))
+            image = form.bring(decode(read_file(path), form.color_mode))
             if image_fingerprint(image).encode() == fingerprint:
                 return image
         raise DataError(f"{escaped(path)}: changed since it was audited")
@@ -170,6 +180,7 @@ def _read_one(
         content = read_file(os.path.join(root, path))
         digests.append(_digest(content))
         image = decode(content, form.color_mode, remark)
+        brought = form.bring(image, remark)
     except BadImageError as error:
         return [Finding(error.kind, path, str(error))], None, ("", "")
     type = str(format_of(content))
@@ -181,4 +192,4 @@ def _read_one(
         ratio = width * to_height / (height * to_width)
         kind = "resized" if 1 / _STRETCHED <= ratio <= _STRETCHED else "stretched"
         remark(kind, f"{kind}: {width}×{height} to {to_width}×{to_height} pixels")
-    return found, form.resized(image), (type, sys.intern(f"{width}×{height}"))
+    return found, brought, (type, sys.intern(f"{width}×{height}"))
