@@ -186,6 +186,53 @@ def test_wrong_input_is_one_line(words, code, message, invoke, tmp_path, monkeyp
     assert message in errors[0]
 
 
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run short.toml --data images --output images/results",
+        "run short.toml --data images --output images",
+        "run short.toml --data images --output images/a/../new/results",
+        "run short.toml --data images --output link/results",
+        "run short.toml --data link/../images --output images/results --backend all",
+        "run short.toml --data link --output images/results --dry-run",
+        "run short.toml --data images --save-split images/split.csv",
+        "run short.toml --source mnist --idx images --output images/results",
+        "train --data images -o images/m.keras",
+        "train --data other -o link/m.keras --best --unlabeled images",
+        "pretrain images -o images/m.keras",
+        "explain none.keras images --output images/pictures",
+        "explain none.keras link -o images/a/pictures",
+        "evaluate none.keras images --output images/scores",
+        "data digits images/digits --idx images",
+    ],
+)
+@pytest.mark.usefixtures("short")
+def test_nothing_is_written_into_the_data(words, invoke, tmp_path, two_classes, monkeypatch):
+    """Whatever the command and the spelling, it is refused before anything is made."""
+    two_classes.rename(tmp_path / "images")
+    (tmp_path / "link").symlink_to("images")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    refused = invoke(*words.split(), code=2).stderr
+    assert refused.splitlines()[-1].endswith(", where nothing is written")
+    assert "Backend" not in refused
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("there", [".", "a"])
+def test_default_results_lie_beside_the_data(there, invoke, short, two_classes, monkeypatch):
+    """In the data folder, or in one of its classes, the default is another folder, and is said."""
+    monkeypatch.chdir(two_classes / there)
+    dry = ("--dry-run", "--data", two_classes)
+    said = invoke("run", short, *dry).stderr
+    assert f"Results go to {two_classes}-results: nothing is written into the data." in said
+    assert invoke("run", short, *dry, "--output", f"{two_classes}-other").stderr == ""
+    assert invoke("run", short, "--dry-run").stderr == ""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize(
     ("number", "code", "jobs"), [(signal.SIGINT, 130, "1"), (signal.SIGTERM, 143, "2")]

@@ -34,6 +34,7 @@ def data(
     """
     from mnist_keras.datasets import sources
 
+    options.outside(directory, "directory", idx)
     if source != "digits" and idx is None:
         options.use_backend(backend)
     images = sources.load(source, idx, int(channels))

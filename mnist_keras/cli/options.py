@@ -154,7 +154,9 @@ def outside(output: Path, name: str, *folders: Path | None) -> Path:
     for folder in folders:
         real = Path(os.path.realpath(output))
         around = [path for path in (real, *real.parents) if os.path.exists(path)]
-        if not folder or not any(os.path.samefile(folder, path) for path in around):
+        if not folder or not os.path.exists(folder):
+            continue
+        if not any(os.path.samefile(folder, path) for path in around):
             continue
         if click.get_current_context().get_parameter_source(name) != ParameterSource.DEFAULT:
             said = f"{output} lies in {folder}, where nothing is written"

@@ -48,6 +48,7 @@ def pretrain(
     `mnist-keras train --from FILE.keras` goes on with few labeled images. Images are brought to
     28×28 in three channels.
     """
+    options.outside(output, "output", directory)
     options.check_output(output, overwrite, ".keras")
     options.use_backend(backend)
     from mnist_keras.datasets.image_folder.reading import ImageForm

@@ -98,6 +98,9 @@ def run(
     from mnist_keras.experiments.plan import describe, plan
 
     check_data_options(**data)
+    output = options.outside(output, "output", data["directory"], data["idx"])
+    if save_split:
+        options.outside(save_split, "save_split", data["directory"], data["idx"])
     found = find(experiments)
     settings = [arm.settings for experiment in found for arm in experiment.arms]
     all_seeds = range(first_seed, first_seed + seeds)

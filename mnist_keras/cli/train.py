@@ -76,6 +76,7 @@ def train(
 
     changes = given(chosen, Settings.model_fields)
     check_data_options(**chosen)
+    options.outside(output, "output", chosen["directory"], chosen["idx"], unlabeled)
     options.check_output(output, overwrite, ".keras")
     if unlabeled and not best:
         raise click.UsageError("--unlabeled goes with --best")
