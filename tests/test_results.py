@@ -1,5 +1,6 @@
 """The results folder: resumed, locked, swept, killed, and the same bytes in the end."""
 
+import errno
 import json
 import math
 import os
@@ -158,6 +159,28 @@ def test_a_second_process_is_refused(run, tmp_path):
         assert f"{out}: another run (process {os.getpid()}) is writing here" in refused.stderr
         assert not list((out / "records").iterdir())
     run(out)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX locks")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_file_system_without_locks(number, run, tmp_path, monkeypatch):
+    """A file stands for the lock: it is said, keeps a second run out, and is gone at the end."""
+
+    def flock(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    out = tmp_path / "out"
+    (out / "records").mkdir(parents=True)
+    (out / ".lock").touch()  # of a run on another machine
+    with ResultsFolder(out).writing() as said:
+        assert said == "the file system has no locks; a file .soft-lock stands for one"
+        refused = run(out, code=2).stderr
+        assert f"another run (process {os.getpid()}) is writing here" in refused
+        assert "remove it if there is no such run" in refused
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "records"]
+    with ResultsFolder(out).writing() as said:
+        assert said
 
 
 def test_a_stale_lock_is_no_lock(run, tmp_path):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import tempfile
 import zipfile
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
@@ -26,6 +27,13 @@ from mnist_keras.training.record import (
     to_json,
 )
 
+try:
+    import fcntl
+except ImportError:  # Windows, whose locks filelock knows
+    fcntl = None  # type: ignore[assignment]
+
+# Stands for a lock where the file system has none. Not `.lock`, which stays between runs.
+_SOFT = ".soft-lock"
 _ANOTHER_VERSION = "written by another version of mnist-keras"
 
 
@@ -47,20 +55,26 @@ class ResultsFolder:
         """Make the folder and keep others from writing to it until the end.
 
         Yields:
-            A sentence if the last run was stopped before its end, else `None`.
+            A sentence if the last run was stopped before its end, or if the file system has no
+            locks and a file has to do; else `None`.
 
         Raises:
             FileError: If the folder cannot be written.
             RecordError: If another run is writing to it, or another version of this package did.
         """
-        lock, holder = filelock.FileLock(self.path / ".lock"), self.path / ".running"
+        holder, said = self.path / ".running", ""
         with naming(self.path):
             self._records.mkdir(parents=True, exist_ok=True)
+            lock: filelock.BaseFileLock = filelock.FileLock(self.path / ".lock")
+            if not _has_locks(self.path):
+                lock = filelock.SoftFileLock(self.path / _SOFT)
+                said = f"the file system has no locks; a file {_SOFT} stands for one"
             try:
                 lock.acquire(blocking=False)
             except filelock.Timeout as error:
                 words = f"another run (process {_text(holder)}) is writing here"
-                raise RecordError(f"{self.path}: {words}") from error
+                hint = f" ({said}: remove it if there is no such run)" if said else ""
+                raise RecordError(f"{self.path}: {words}{hint}") from error
         try:
             try:
                 self.read_plan()
@@ -73,7 +87,8 @@ class ResultsFolder:
                     for leftover in folder.glob(".*.unfinished*"):
                         leftover.unlink(missing_ok=True)
                 holder.write_text(str(os.getpid()))
-            yield f"the last run here (process {stopped}) was stopped" if stopped else None
+            stop = f"the last run here (process {stopped}) was stopped" if stopped else ""
+            yield "; ".join(filter(None, (stop, said))) or None
         finally:
             with suppress(OSError):
                 holder.unlink()
@@ -148,6 +163,18 @@ def read_record(path: Path) -> Record:
     if record.name != path.stem:
         raise RecordError(f"{path}: not the record of that name, but of {record.name}")
     return record
+
+
+def _has_locks(folder: Path) -> bool:
+    """Return whether files in a folder can be locked: some network file systems cannot."""
+    if fcntl is None:
+        return True
+    with tempfile.TemporaryFile(dir=folder) as file:  # which nobody else can have locked
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
 
 
 def _text(path: Path) -> str:
