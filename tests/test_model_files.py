@@ -4,7 +4,6 @@ import functools
 import hashlib
 import json
 import os
-import re
 import zipfile
 from unittest.mock import Mock
 
@@ -203,10 +202,39 @@ def test_forged_weights_are_refused(forged, model_file, tmp_path):
         del file["layers/dense/vars/0"]
         file["layers/dense/vars/0"] = kernel
 
-    assert re.search("weights (cannot be read|do not fit its card)", refusal(edited(link)))
+    def loop(file):
+        file["layers/again"] = file["/"]
+
+    def soft(file):
+        kernel = file["layers/dense/vars/0"][:]
+        del file["layers/dense/vars/0"]
+        file["vars/kernel"] = kernel
+        file["layers/dense/vars/0"] = h5py.SoftLink("/vars/kernel")
+
+    for edit in (link, soft):
+        assert "its weights are not all in the file" in refusal(edited(edit))
+    assert "it holds groups that its network does not have" in refusal(edited(loop))
     assert "its weights are not all in the file" in refusal(edited(fill))
     assert "its weights are not finite numbers" in refusal(edited(spoil))
     assert "its weights do not fit its card" in refusal(edited(turn))
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    "place", ["more/{}", "layers/more{}", "layers/dense/{}", "layers/dense/vars/a{}/b", "vars/a/{}"]
+)
+def test_groups_of_no_layer_are_not_visited(place, forged, model_file, tmp_path, monkeypatch):
+    """Wherever empty groups are, they are counted and not opened."""
+    path = tmp_path / "forged.h5"
+    path.write_bytes(zipfile.ZipFile(model_file("basic_net")).read("model.weights.h5"))
+    with h5py.File(path, "a") as file:
+        for number in range(50):
+            file.create_group(place.format(number))
+    grown = forged("model.weights.h5", "weights", path.read_bytes())
+    opened, get = [], h5py.Group.__getitem__
+    monkeypatch.setattr(h5py.Group, "__getitem__", lambda *args: opened.append(1) or get(*args))
+    assert "it holds groups that its network does not have" in refusal(grown)
+    assert len(opened) < 30
 
 
 @pytest.mark.any_backend

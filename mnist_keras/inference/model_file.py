@@ -9,9 +9,9 @@ import json
 import stat
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import h5py
+import keras
 import numpy as np
 
 from mnist_keras._foundations.files import escaped, reason, whole
@@ -84,6 +84,7 @@ def _load(path: Path, encoder: bool) -> TrainedModel:
             said = "an encoder, which knows no classes; "
             raise ModelFileError(said + "`mnist-keras train --from` makes a model of it")
         model = build_model(card.settings, card.input.form.shape, len(card.class_names), card.seed)
+        _check_weights(path, model)
         model.load_weights(path)
         if not all(np.isfinite(weights).all() for weights in model.get_weights()):
             raise ModelFileError("its weights are not finite numbers")
@@ -114,7 +115,9 @@ def _read(path: Path) -> Card:
             for member in _MEMBERS:
                 if checksums.get(member) != _checksum(archive, member):
                     raise ModelFileError(f"damaged or changed: {member} is not what was written")
-            _check_weights(archive, card)
+            size = check_size(card.settings, card.input.form.shape, len(card.class_names))
+            if archive.getinfo(_WEIGHTS).file_size < size:
+                raise ModelFileError("its card declares more weights than it holds")
             return card
     except ModelFileError:
         raise
@@ -126,24 +129,34 @@ def _read(path: Path) -> Card:
         raise ModelFileError(f"its card cannot be read: {error!r}") from error
 
 
-def _check_weights(archive: zipfile.ZipFile, card: Card) -> None:
-    """Refuse weights that are not as many as the card's network has, or not all in the file."""
-    size = check_size(card.settings, card.input.form.shape, len(card.class_names))
-    if archive.getinfo(_WEIGHTS).file_size < size:
-        raise ModelFileError("its card declares more weights than it holds")
-
-    def missing(name: str, item: Any) -> str | None:
-        # What is filled in, compressed or elsewhere may be of any size.
-        is_array = isinstance(item, h5py.Dataset)
-        return name if is_array and item.id.get_storage_size() != item.nbytes else None
-
+def _check_weights(path: Path, model: keras.Model) -> None:
+    """Refuse weights that are not all in the file, or that come with more than the network has."""
+    # Keras makes up to four groups for a layer, and two for the network itself.
+    left = 2 + 4 * len(model.layers) + len(model.variables)
     try:
-        with archive.open(_WEIGHTS) as file, h5py.File(file) as weights:
-            first = weights.visititems(missing)
+        with (
+            zipfile.ZipFile(path) as archive,
+            archive.open(_WEIGHTS) as file,
+            h5py.File(file) as h5,
+        ):
+            waiting = [h5]
+            while waiting:
+                group = waiting.pop()
+                left -= len(group)
+                if left < 0:  # before they are visited, which takes long for each one
+                    raise ModelFileError("it holds groups that its network does not have")
+                for name in group:
+                    linked = not isinstance(group.get(name, getlink=True), h5py.HardLink)
+                    item = None if linked else group[name]
+                    if isinstance(item, h5py.Group):
+                        waiting.append(item)
+                    # What is filled in, compressed or elsewhere may be of any size.
+                    elif item is None or item.id.get_storage_size() != item.nbytes:
+                        raise ModelFileError("its weights are not all in the file")
+    except ModelFileError:
+        raise
     except Exception as error:  # h5py raises almost anything on damaged files
         raise ModelFileError("its weights cannot be read") from error
-    if first:
-        raise ModelFileError("its weights are not all in the file")
 
 
 def _check_members(archive: zipfile.ZipFile) -> None:
