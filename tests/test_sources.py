@@ -110,6 +110,9 @@ def test_idx_files_that_are_not_mnists(tmp_path, digit_images, write_idx):
             sources.load("mnist", write_idx(tmp_path / message[:5], *arrays))
     with pytest.raises(DataError, match="no such folder"):
         sources.load("mnist", tmp_path / "nowhere")
+    (file, _) = sorted((tmp_path / "expec").iterdir())
+    with pytest.raises(DataError, match="no such folder of IDX files; it is an IDX file; name its"):
+        sources.load("mnist", file)
     with pytest.raises(DataError, match="no IDX files"):
         sources.load("mnist", tmp_path)
     (tmp_path / "kmnist-train-images-idx3-ubyte.gz").touch()

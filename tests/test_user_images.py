@@ -240,6 +240,7 @@ OTHER_SETS = {
     "train-00000-of-00001.parquet": "a table; save its images",
     "emnist-letters.mat": "a table; save its images",
     "mnist.pkl.gz": "a table; save its images",
+    "train-images-idx3-ubyte.xz": "an archive; unpack it",
 }
 
 
@@ -269,6 +270,12 @@ def test_idx_files_elsewhere(tmp_path, labeled, write_idx):
     (file, *_) = (tmp_path / "MNIST" / "raw").glob("*images*")
     assert "an IDX file; name its folder" in refusal(file)
     assert f"holds 2 IDX files; did you mean {file.parent}?" in refusal(tmp_path / "MNIST")
+
+
+def test_an_npz_file_is_to_be_named_itself(tmp_path, labeled):
+    """A folder that holds an .npz file alone is told to name the file."""
+    np.savez(tmp_path / "mnist.npz", x_train=labeled[0], y_train=labeled[1])
+    assert "found mnist.npz: arrays; name the file itself" in refusal(tmp_path)
 
 
 def test_class_folders_beside_an_archive(two_classes):

@@ -69,7 +69,10 @@ def _read(path: Path, file: IO[bytes] | gzip.GzipFile) -> np.ndarray:
 def read_folder(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return images and labels of each part, `"train"` and `"t10k"`, that a folder has."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder of IDX files")
+        found = (
+            f"; it is {what_is(folder.name)}" if folder.is_file() and what_is(folder.name) else ""
+        )
+        raise DataError(f"{folder}: no such folder of IDX files{found}")
     parts = {}
     for part, names in FILES.items():
         files = {name: file for name in names if (file := _find(folder, name))}
@@ -95,7 +98,7 @@ def read_folder(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def what_is(name: str) -> str:
     """Return what an IDX file is, by its name, and what to do with it; empty for other names."""
     name = name.lower()
-    if not re.search(r"(images|labels)[-_.]idx\d", name):
+    if not re.search(r"(images|labels)[-_.]idx\d[-_a-z]*(\.gz)?$", name):
         return ""
     if name.startswith(("train-", "t10k-")):
         return "an IDX file; name its folder"

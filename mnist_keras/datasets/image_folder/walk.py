@@ -12,7 +12,7 @@ from tarfile import is_tarfile
 from typing import NamedTuple
 from zipfile import is_zipfile
 
-from mnist_keras._foundations.files import escaped, reason
+from mnist_keras._foundations.files import escaped, reason, utf8
 from mnist_keras.datasets import idx
 from mnist_keras.datasets.choices import MAX_FILES
 from mnist_keras.datasets.image_folder.decoding import EXTENSIONS
@@ -52,7 +52,7 @@ _ARCHIVES = (
     ".zst",
 )
 _TABLES = (
-    *(".csv", ".tsv", ".csv.gz", ".parquet", ".arrow", ".feather", ".npz", ".npy", ".mat", ".h5"),
+    *(".csv", ".tsv", ".csv.gz", ".parquet", ".arrow", ".feather", ".npy", ".mat", ".h5"),
     *(".hdf5", ".pkl", ".pickle", ".pkl.gz", ".arff", ".json", ".jsonl", ".xlsx", ".tfrecord"),
 )
 _ARCHIVE = "an archive; unpack it, and name the folder of its images"
@@ -177,7 +177,8 @@ class _Walker:
                 self._refuse_only(names[0])
         alike: dict[str, str] = {}
         for name in names:
-            key = unicodedata.normalize("NFKC", name).casefold().strip()
+            key = unicodedata.normalize("NFKC", utf8(name)).casefold().strip()
+            key = re.sub(" +", " ", key)  # HTML shows several as one
             if key in alike:
                 other = f"looks like '{escaped(alike[key])}'"
                 self.find("lookalike_classes", self.within(name), other)
@@ -281,6 +282,8 @@ def what_is(name: str) -> str:
     name = name.lower()
     if what := idx.what_is(name):
         return what
+    if name.endswith(".npz"):
+        return "arrays; name the file itself, which needs x_train and y_train"
     if name.endswith(_TABLES):
         return "a table; save its images in class folders, or in an .npz as x_train and y_train"
     if name.endswith(_ARCHIVES):
