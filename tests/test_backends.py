@@ -91,16 +91,17 @@ def test_broken_backend_is_one_line_and_exit_4(tmp_path):
     assert result.stderr.strip() == expected
 
 
-def test_keras_json_and_caps_change_no_number(tmp_path, write_experiment, python):
+def test_keras_json_and_caps_change_no_number(tmp_path, write_experiment, invoke, python):
     """Another data format, float type, epsilon or a cap on epochs leaves every number alone."""
     experiment = write_experiment(tmp_path, {"name": "Basic Net"})
     settings = {"floatx": "float16", "epsilon": 0.1, "backend": "numpy"}
     settings["image_data_format"] = "channels_first"
     (tmp_path / "keras.json").write_text(json.dumps(settings))
     caps = {"KERAS_MAX_EPOCHS": "1", "KERAS_MAX_STEPS_PER_EPOCH": "1"}
-    run = ("-m", "mnist_keras", "run", experiment, "--source", "digits", "--seeds", 1, "--output")
-    python(*run, tmp_path / "plain")
-    python(*run, tmp_path / "odd", environment=caps | {"KERAS_HOME": str(tmp_path)})
+    run = ("run", experiment, "--source", "digits", "--seeds", 1, "--output")
+    odd = caps | {"KERAS_HOME": str(tmp_path)}
+    invoke(*run, tmp_path / "plain")
+    python("-m", "mnist_keras", *run, tmp_path / "odd", environment=odd)
     tables = [json.loads((tmp_path / d / "tables.json").read_text()) for d in ("plain", "odd")]
     (plain_arm,), (odd_arm,) = (table["experiments"][0]["arms"] for table in tables)
     assert len(odd_arm["loss"][0]) == 2

@@ -121,7 +121,7 @@ def test_answer_is_what_the_model_makes_of_the_drawing(trained, name):
     assert found["class"] == trained.card.class_names[first]
     assert np.array_equal(pixels_of(found["image"]), image)
     explain = hires_cam if name == "small_cnn" else occlusion
-    evidence = explain(trained.model, image[np.newaxis], np.array([first]))[0]
+    evidence = explain(trained.model, image[np.newaxis] / np.float32(255), np.array([first]))[0]
     assert evidence.max() == 1
     colored = 0.75 * 255 * matplotlib.colormaps["magma"](evidence)[..., :3] + 0.25 * image
     assert np.abs(pixels_of(found["map"]) - colored).max() <= 2
@@ -347,7 +347,10 @@ def test_what_is_not_available_is_one_line(opened, model_file, port, monkeypatch
 
 
 @pytest.mark.usefixtures("interruptible")
-@parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGINT, 130, marks=any_backend), (signal.SIGTERM, 143)],
+)
 def test_the_program_serves_until_it_is_stopped(model_file, number, code):
     """Once the address is printed, it answers; Ctrl-C and SIGTERM end it with their codes, soon."""
     arguments = ["-m", "mnist_keras", "demo", str(model_file("basic_net")), "--no-browser"]
