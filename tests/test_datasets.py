@@ -300,3 +300,17 @@ def test_fit_trains_on_views(digit_images):
     assert history.history["loss"][0] == pytest.approx(expected, rel=1e-5)
     assert history.history["loss"][0] != pytest.approx(model.evaluate(x, y, verbose=0), rel=1e-4)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("warps")]
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    "names",
+    [("a\nb", r"a\nb"), ("می\u200cخوان", "日本\u3000語"), ("x\u202e", "\x1b[2J")],
+)
+def test_class_names_are_those_of_the_folders(tmp_path, write_images, picture, names):
+    """Whatever signs they have, they can be given back, in any order."""
+    folder = write_images(tmp_path / "data", [picture(n) for n in range(8)], names * 4)
+    given = image_dataset_from_directory(folder, validation_split=None).class_names
+    assert sorted(given) == sorted(names)
+    again = image_dataset_from_directory(folder, class_names=given[::-1], validation_split=None)
+    assert again.class_names == given[::-1]

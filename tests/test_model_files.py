@@ -11,9 +11,10 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from mnist_keras._foundations import backends
-from mnist_keras._foundations.files import FileError
+from mnist_keras._foundations.files import FileError, shown_names
 from mnist_keras.inference import model_file as model_files
 from mnist_keras.inference.model_file import ModelFileError, load_model, save_model
 from mnist_keras.models.prediction import predict
@@ -106,7 +107,6 @@ def card_with(**entries):
         ({"class_names": [], "output": "features"}, "an encoder of model 'basic_net'"),
         ({"class_names": "0123456789"}, "`class_names` must be a list"),
         ({"class_names": ["a", "a"]}, "class_names are not different names"),
-        ({"class_names": ["a\nb", "b"]}, "names that cannot be shown"),
         ({"class_names": ["\ud800", "b"]}, "its card cannot be read"),
         ({"class_names": ["a" * 10**6, "b"]}, "must be a string of 1 to 1000 characters"),
         ({"class_names": [str(n) for n in range(10**5)]}, "more weights than it holds"),
@@ -217,6 +217,28 @@ def test_forged_weights_are_refused(forged, model_file, tmp_path):
     assert "its weights are not all in the file" in refusal(edited(fill))
     assert "its weights are not finite numbers" in refusal(edited(spoil))
     assert "its weights do not fit its card" in refusal(edited(turn))
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("format", ["table", "csv", "jsonl"])
+def test_class_names_are_kept_and_shown_on_one_line(format, tampered, invoke, tmp_path, picture):
+    """A model may have any names; where they are printed, no two are alike."""
+    pairs = ["a\nb", r"a\nb", "می\u200cخوان", r"می\u200cخوان", "\x1b[2J", r"\x1b[2J"]
+    names = [*pairs, r"a\\nb", "\u202e", "日本\u3000語", "plain"]
+    path = tampered(card=card_with(class_names=names))
+    assert load_model(path).card.class_names == tuple(names)
+    files = [tmp_path / f"{number}.png" for number in range(12)]
+    for number, file in enumerate(files):
+        Image.fromarray(picture(number)).save(file)
+    printed = invoke("predict", path, *files, "--format", format).stdout.splitlines()
+    assert len(printed) == 12 + (format != "jsonl")
+    shown = shown_names(names)
+    assert len(set(shown)) == len(names)
+    if format == "jsonl":
+        assert {json.loads(line)["class"] for line in printed} <= set(names)
+    else:
+        assert all(line.isprintable() for line in printed)
+        assert all(any(name in line for name in shown) for line in printed[1:])
 
 
 @pytest.mark.any_backend

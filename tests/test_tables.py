@@ -355,6 +355,22 @@ def test_hostile_names_stay_text(results):
         assert set(parser.names) == {name}
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("a\nb", r"a\nb"), ("x\u200d", r"x\u200d", r"x\\u200d"), ("a" * 20, "a" * 21, "b" * 20)],
+)
+def test_class_names_that_would_be_shown_alike(results, names):
+    """The page and the figures tell them apart; names stay on their lines."""
+    ten = [*names, *map(str, range(10 - len(names)))]
+    plan = results.plan.replace(samples=dict.fromkeys(ten, ""))
+    found = replace(results, plan=plan, class_names=ten)
+    shown = _Names(page.html(found, {})).names
+    assert len(set(shown)) == 10
+    assert all(map(str.isprintable, shown))
+    labels = figures.confusion_figure(found).axes[0].get_xticklabels()
+    assert len({label.get_text() for label in labels}) == 10
+
+
 @pytest.fixture
 def staged(record):
     """One table of an SVM, a network and two kinds of students, of two seeds each."""

@@ -121,6 +121,7 @@ def test_a_class_folder_that_is_a_link(tmp_path):
         (["a/1.png", "A/2.png"], "lookalike_classes", "looks like"),
         (["a/1.png", "ａ/2.png"], "lookalike_classes", "looks like"),
         (["a/1.png", "a /2.png"], "lookalike_classes", "looks like"),
+        (["a  b/1.png", "a b/2.png"], "lookalike_classes", "looks like"),
         (["a/1.png", "b/x.txt"], "empty_class", "no images (.bmp, .gif, .jpeg, .jpg, .png)"),
     ],
 )

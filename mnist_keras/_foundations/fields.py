@@ -9,6 +9,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from mnist_keras._foundations.files import escaped
+
 
 class Fields(BaseModel):
     """A frozen record: no value is converted, no unknown field is taken.
@@ -55,7 +57,7 @@ def unknown(what: str, value: Any, known: Iterable[str]) -> str:
     """Say that a word is not known, and which known one is nearest."""
     known = list(known)
     near = difflib.get_close_matches(str(value), known, 1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}"
+    hint = f"Did you mean {near[0]!r}?" if near else escaped(f"Known: {', '.join(known)}")
     return f"unknown {what} {value!r}. {hint}" if known else f"unknown {what} {value!r}"
 
 

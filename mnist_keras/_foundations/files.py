@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -73,6 +73,20 @@ def _unfinished(path: Path, suffix: str) -> Path:
 def shown_name(path: Path) -> str:
     """Return the name of a file or folder as tables show it."""
     return escaped(os.path.basename(os.path.abspath(path)))
+
+
+def utf8(name: str) -> str:
+    """Return `name` with what is not text in it escaped, so that JSON can hold it."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def shown_names(names: Iterable[str]) -> list[str]:
+    """Return names as they are shown: each on one line, and no two alike."""
+    names = list(names)
+    shown = [escaped(name) for name in names]
+    if len(set(shown)) < len(set(names)):  # a backslash may then be one of a name, or ours
+        shown = [escaped(name.replace("\\", r"\\")) for name in names]
+    return shown
 
 
 def escaped(name: str) -> str:

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mnist_keras._foundations.files import FileError, reason, write
+from mnist_keras._foundations.files import FileError, reason, shown_names, write
 
 # Okabe and Ito's colors, told apart by color-blind readers; the markers tell them apart in gray.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -47,7 +47,9 @@ def draw_confusion(
             if (share := shares[y][x]) >= 0.5:
                 color = "white" if share > 50 else "black"
                 axes.text(x, y, f"{share:.0f}", color=color, ha="center", va="center", fontsize=7)
-        names = [n if len(n) <= 16 else f"{n[:15]}…" for n in class_names]
+        names = [n if len(n) <= 16 else f"{n[:15]}…" for n in shown_names(class_names)]
+        if len(set(names)) < len(names):
+            names = [f"{number}: {name[:12]}…" for number, name in enumerate(names, 1)]
         upright = max(map(len, names)) > 2
         axes.set_xticks(classes, names, fontsize=8, rotation=90 if upright else 0)
         axes.set_yticks(classes, names, fontsize=8)

@@ -61,7 +61,7 @@ def check(path: Path, format: str, color_mode: ColorMode, **asked: Any) -> None:
 
 def _lines(path: Path, audited: "Audit", refused: "list[Finding]") -> "Iterator[str]":
     """Yield what is there, then what was found, gravest first."""
-    from mnist_keras._foundations.files import escaped
+    from mnist_keras._foundations.files import escaped, shown_names
     from mnist_keras.datasets.image_folder.findings import KINDS, by_kind, environment_hint
 
     usable = len(audited.images) + len(audited.heldout)
@@ -69,8 +69,8 @@ def _lines(path: Path, audited: "Audit", refused: "list[Finding]") -> "Iterator[
         f"{escaped(str(path))}: {audited.files:,} images, {usable:,} of them usable, "
         f"in {len(audited.counts)} classes"
     )
-    for name, count in audited.counts.items():
-        yield f"  {escaped(name)}: {count:,}"
+    for name, count in zip(shown_names(audited.counts), audited.counts.values(), strict=True):
+        yield f"  {name}: {count:,}"
     if len(audited.heldout):
         yield f"  held out: {len(audited.heldout):,}"
     if hint := environment_hint(refused, audited.files):

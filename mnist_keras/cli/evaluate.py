@@ -84,7 +84,10 @@ def evaluate(
 
 
 def _lines(found: "Evaluation") -> Iterator[str]:
+    from mnist_keras._foundations.files import shown_names
     from mnist_keras._foundations.texts import markdown_table, percent
+
+    names = shown_names(score.name for score in found.classes)
 
     def scored(
         name: str, value: float, bounds: tuple[float, float] | None, digits: int = 4
@@ -113,12 +116,11 @@ def _lines(found: "Evaluation") -> Iterator[str]:
     yield from markdown_table(
         [["class", "images", "precision, %", "recall, %"]]
         + [
-            [c.name, f"{c.n:,}", share(c.precision, c.precision_interval),
+            [name, f"{c.n:,}", share(c.precision, c.precision_interval),
              share(c.recall, c.recall_interval)]
-            for c in found.classes
+            for name, c in zip(names, found.classes, strict=True)
         ]
     )  # fmt: skip
-    names = [score.name for score in found.classes]
     yield "\nConfusion: images of each class (row) that were given each class (column).\n"
     rows = zip(names, found.confusion.tolist(), strict=True)
     yield from markdown_table([["", *names], *([name, *map(str, row)] for name, row in rows)])

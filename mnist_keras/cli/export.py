@@ -40,6 +40,7 @@ def export(
     options.use_backend(backend)
     import keras
 
+    from mnist_keras._foundations.files import shown_names
     from mnist_keras.inference.export import FORMATS, check, export_model, replaceable
     from mnist_keras.inference.model_file import load_model
 
@@ -53,4 +54,4 @@ def export(
     shape = "×".join(map(str, trained.card.input.form.shape))
     click.echo(f"{output}: logits differ by at most {difference:.1e} of the largest")
     click.echo(f"takes float32 images of {shape}, levels / 255")
-    click.echo(f"classes: {', '.join(trained.card.class_names)}")
+    click.echo(f"classes: {', '.join(shown_names(trained.card.class_names))}")

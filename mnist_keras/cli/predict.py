@@ -48,7 +48,7 @@ def predict(
     training images is dark, or the reverse, the image is inverted (--invert).
     """
     options.use_backend(backend)
-    from mnist_keras._foundations.files import escaped
+    from mnist_keras._foundations.files import escaped, shown_names
     from mnist_keras.datasets.image_folder.decoding import read_stream
     from mnist_keras.inference.classification import ImageSource, classify, image_files
     from mnist_keras.inference.model_file import load_model
@@ -64,6 +64,9 @@ def predict(
             raise click.UsageError("the path is empty")
     names = [escaped(source.name) for source in sources]
     write = _writer(format, max(map(len, names)))
+    classes: Sequence[str] = trained.card.class_names  # JSON keeps them as they are
+    if format != "jsonl":
+        classes = shown_names(classes)
     bad = 0
     for shown, found in zip(names, classify(trained, sources, invert, fit), strict=True):
         for remark in found.remarks if found.probabilities is not None else ():
@@ -72,7 +75,7 @@ def predict(
             bad += 1
             click.echo(f"{shown}: {found.reason}", err=True)
         else:
-            cells = _cells(found.probabilities, trained.card.class_names)
+            cells = _cells(found.probabilities, classes)
             write([shown if format == "table" else found.name, *cells])
     if bad:
         click.echo(f"{bad:,} of {len(sources):,} images skipped", err=True)

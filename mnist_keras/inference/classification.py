@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_keras._foundations.files import escaped
+from mnist_keras._foundations.files import escaped, shown_names
 from mnist_keras._foundations.hashing import fingerprint_of_bytes
 from mnist_keras.datasets import user_images
 from mnist_keras.datasets.choices import MAX_FILES, OnBad
@@ -101,7 +101,8 @@ def labeled_images(
         raise DataError(f"{name}: {found}; the model takes {takes}")
     known = card.class_names
     if unknown := [n for n in images.class_names if n not in known]:
-        said = f"the model does not know class {unknown[0]!r}. Known: {', '.join(known)}"
+        shown = ", ".join(shown_names(known))
+        said = f"the model does not know class {unknown[0]!r}. Known: {shown}"
         raise DataError(f"{name}: {said}")
     index = np.array([known.index(n) for n in images.class_names], np.int64)
     return replace(images, labels=index[images.labels], class_names=known)

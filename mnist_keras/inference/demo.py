@@ -19,7 +19,7 @@ import matplotlib
 import numpy as np
 
 from mnist_keras._foundations.backends import BackendError
-from mnist_keras._foundations.files import escaped
+from mnist_keras._foundations.files import shown_names
 from mnist_keras._foundations.texts import percent
 from mnist_keras.datasets.choices import ColorMode
 from mnist_keras.datasets.image_folder.decoding import BadImageError, decode
@@ -81,7 +81,7 @@ def answer(trained: TrainedModel, content: bytes) -> dict[str, Any]:
         (evidence,) = occlusion(trained.model, images, first, background=background)
     colored = 255 * matplotlib.colormaps[MAP_COLORS](evidence)[..., :3]
     return {
-        "class": escaped(trained.card.class_names[first[0]]),
+        "class": shown_names(trained.card.class_names)[first[0]],
         "probabilities": probabilities.tolist(),
         "image": _url(shown),
         "map": _url(MAP_SHARE * colored + (1 - MAP_SHARE) * shown),
@@ -112,7 +112,7 @@ def description(trained: TrainedModel) -> dict[str, Any]:
         accuracy = percent(score.accuracy, score.interval, digits=1, unit=" %")
         title += f"; accuracy on {score.n:,} other images {accuracy}"
     return {
-        "class_names": [escaped(name) for name in card.class_names],
+        "class_names": shown_names(card.class_names),
         "title": title,
         "method": "HiResCAM" if convolutions(trained.model) else "occlusion",
     }

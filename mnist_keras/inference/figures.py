@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mnist_keras._foundations import pictures
+from mnist_keras._foundations.files import shown_names
 from mnist_keras._foundations.pictures import COLORS, MARKERS, Picture, canvas
 from mnist_keras.inference.evaluation import Evaluation
 
@@ -115,7 +116,7 @@ def embedding_figure(
     figure = canvas(4.2 * len(embeddings), 5)
     panels = figure.subplots(1, len(embeddings), squeeze=False)[0]
     for axes, embedding in zip(panels, embeddings, strict=True):
-        for label, name in enumerate(class_names):
+        for label, name in enumerate(shown_names(class_names)):
             own = embedding.points[labels == label]
             color = _CLASS_COLORS[label % len(_CLASS_COLORS)]
             marker = MARKERS[label % len(MARKERS)]

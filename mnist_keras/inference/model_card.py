@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from mnist_keras._foundations.fields import Fields, sentence
-from mnist_keras._foundations.files import escaped
 from mnist_keras._foundations.statistics import wilson_interval
 from mnist_keras._foundations.texts import percent
 from mnist_keras.datasets.images import DataError
@@ -24,12 +23,6 @@ _SCALE, _LOGITS, _FEATURES = "levels / 255", "logits", "features"
 
 class ModelFileError(DataError):
     """A file that this package did not write, or that is damaged. The message names it."""
-
-
-def _shown(name: str) -> str:
-    if escaped(name) != name:
-        raise ValueError("class_names that cannot be shown")
-    return name
 
 
 class Accuracy(Fields):
@@ -68,9 +61,7 @@ class Metrics(Fields):
 class Card(Fields):
     """What is to be known of a trained model, or of an encoder, besides its weights."""
 
-    class_names: tuple[
-        Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_shown)], ...
-    ]
+    class_names: tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...]
     """One name a logit; empty for an encoder, whose outputs are features."""
     input: ModelInput
     settings: Settings

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from mnist_keras._foundations.files import shown_names
 from mnist_keras._foundations.pictures import Picture, plain_names, write_index, write_picture
 from mnist_keras._foundations.seeds import generator
 from mnist_keras._foundations.statistics import t_interval, wilson_interval
@@ -36,8 +37,11 @@ def check(trained: TrainedModel, layers: Sequence[str], class_name: str | None) 
         check_word("convolution", layer, convolutions(trained.model) or ["none"])
     if class_name is None:
         return None
-    check_word("class", class_name, trained.card.class_names)
-    return trained.card.class_names.index(class_name)
+    names = list(trained.card.class_names)
+    if class_name not in names:  # it may be given as it is shown
+        names = shown_names(names)
+        check_word("class", class_name, names)
+    return names.index(class_name)
 
 
 def draw(
@@ -101,7 +105,7 @@ def _maps(
     seed: int,
 ) -> Picture:
     """Draw a strip of maps, and measure whether they point at what matters."""
-    names = trained.card.class_names
+    names = shown_names(trained.card.class_names)
     classes = probabilities.argmax(1) if label is None else np.full(len(images), label)
     strip = _one_of_each(images.labels, count)
     shown = images.images[strip]
@@ -142,7 +146,7 @@ def _mistakes(
     method: _Method,
 ) -> Picture | None:
     """Draw the most confident mistakes, with the evidence for the answer and for the truth."""
-    given, names = probabilities.argmax(1), trained.card.class_names
+    given, names = probabilities.argmax(1), shown_names(trained.card.class_names)
     wrong = np.flatnonzero(given != images.labels)
     if not len(wrong):
         return None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_keras._foundations.files import escaped, shown_name
+from mnist_keras._foundations.files import shown_name, utf8
 from mnist_keras.datasets.choices import Cache, OnBad
 from mnist_keras.datasets.image_folder import oddities
 from mnist_keras.datasets.image_folder.findings import KINDS, Finding, ImageFolderError, Severity
@@ -149,7 +149,7 @@ def audit(
             name=name or shown_name(root),
             images=store.images(chosen),
             labels=np.searchsorted(present, labels[chosen]),
-            class_names=tuple(escaped(training.class_names[label]) for label in present),
+            class_names=tuple(utf8(training.class_names[label]) for label in present),
             fingerprints=store.fingerprints[chosen],
             file_paths=tuple(os.path.join(root, files[i].path) for i in chosen.tolist()),
         )

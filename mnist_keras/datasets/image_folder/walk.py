@@ -12,7 +12,7 @@ from tarfile import is_tarfile
 from typing import NamedTuple
 from zipfile import is_zipfile
 
-from mnist_keras._foundations.files import escaped, reason
+from mnist_keras._foundations.files import escaped, reason, utf8
 from mnist_keras.datasets import idx
 from mnist_keras.datasets.choices import MAX_FILES
 from mnist_keras.datasets.image_folder.decoding import EXTENSIONS
@@ -177,7 +177,8 @@ class _Walker:
                 self._refuse_only(names[0])
         alike: dict[str, str] = {}
         for name in names:
-            key = unicodedata.normalize("NFKC", name).casefold().strip()
+            key = unicodedata.normalize("NFKC", utf8(name)).casefold().strip()
+            key = re.sub(" +", " ", key)  # HTML shows several as one
             if key in alike:
                 other = f"looks like '{escaped(alike[key])}'"
                 self.find("lookalike_classes", self.within(name), other)

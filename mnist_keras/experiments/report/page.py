@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from mnist_keras._foundations.files import escaped
+from mnist_keras._foundations.files import escaped, shown_names
 from mnist_keras._foundations.pictures import Gallery, encode
 from mnist_keras.datasets.images import png
 from mnist_keras.experiments.report import tables
@@ -17,9 +17,12 @@ from mnist_keras.experiments.report.rows import Results
 
 def html(results: Results, figures: Mapping[str, Figure], gallery: Gallery | None = None) -> str:
     """Return the page: verdicts, tables, figures, mistakes, a model, environment and data."""
+    samples = results.plan.samples
     return _page(
         heading=f"mnist-keras: {results.plan.data_name} on {results.plan.versions['backend']}",
         results=results,
+        class_names=shown_names(results.class_names),
+        samples=list(zip(shown_names(samples), samples.values(), strict=True)),
         figures={name: encode(figure, "svg") for name, figure in figures.items()},
         left_out=[(escaped(path), why) for path, why in results.plan.left_out.items()],
         gallery=gallery,
