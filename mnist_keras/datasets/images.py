@@ -74,6 +74,11 @@ def joined(first: Images, second: Images) -> Images:
     return LazyImages(read, (len(first) + len(second), *first.shape[1:]), dtype)
 
 
+def scaled(images: Images) -> np.ndarray:
+    """Return levels in 0…255 as `float32` in 0…1, which the models of this package take."""
+    return images[:].astype(np.float32) / 255
+
+
 @dataclass(frozen=True)
 class LabeledImages:
     """Images of one size with their classes.

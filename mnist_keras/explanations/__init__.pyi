@@ -3,7 +3,7 @@ from .embeddings import nearest_neighbor_score as nearest_neighbor_score
 from .embeddings import tsne as tsne
 from .erasure import Erasure as Erasure
 from .erasure import erasure as erasure
-from .maps import ExplanationError as ExplanationError
+from .explained_model import ExplanationError as ExplanationError
 from .maps import grad_cam as grad_cam
 from .maps import hires_cam as hires_cam
 from .maps import occlusion as occlusion

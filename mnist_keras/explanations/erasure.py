@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
+from scipy.special import expit
 
 from mnist_keras._foundations.seeds import generator
 from mnist_keras.datasets.images import Images
-from mnist_keras.explanations.maps import explained_classes
-from mnist_keras.models.prediction import of_classes, predict, softmax
+from mnist_keras.explanations.explained_model import ExplainedModel, ExplanationError
+
+# Relative error of a sum of ink.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -34,19 +37,27 @@ def erasure(
     maps: np.ndarray,
     classes: np.ndarray | None = None,
     share: float = 0.1,
-    background: int = 0,
+    background: float = 0,
     seed: int = 0,
 ) -> Erasure:
     """Return what erasing the pixels with the highest values of each map does to the probability.
 
     Args:
-        model, images, classes: As for `grad_cam`.
+        model, images, classes: As for `grad_cam`; images exactly as to `model.predict`.
         maps: One map for each image, shape `(n, height, width)`.
         share: Share of the pixels to erase, in (0, 1].
-        background: Level that erased pixels are set to.
+        background: Level that erased pixels are set to, in the range of the images.
         seed: Integer >= 0 for the random regions.
+
+    Raises:
+        ExplanationError: As `grad_cam` does, or if the maps do not fit the images.
     """
-    classes = explained_classes(model, images, classes)
+    explained = ExplainedModel(model, images)
+    pixels = explained.images
+    expected = (len(pixels), *(pixels.shape[axis] for axis in explained.axes[:2]))
+    if maps.shape != expected:
+        raise ExplanationError(f"expected maps of shape {expected}. Received: {maps.shape}")
+    classes = explained.classes(classes)
     rng = generator(seed, "erasure")
     n, height, width = maps.shape
     count = max(1, round(share * height * width))
@@ -55,25 +66,21 @@ def erasure(
     np.put_along_axis(regions, highest, True, axis=1)
     regions = regions.reshape(n, height, width)
     shifted = np.stack([np.roll(r, rng.integers((height, width)), (0, 1)) for r in regions])
-    pixels = images[:].astype(np.float32)
-    ink = np.abs(pixels - background).mean(-1)
+    # In 64 bits, sums of equal ink are equal whatever their order, but for the last digits.
+    ink = np.abs(pixels.astype(np.float32) - np.float32(background)).astype(np.float64)
+    ink = ink.mean(explained.axes[2])
     pairs = zip(ink, regions, strict=True)
     as_much = np.stack([_random_ink(own, own[region].sum(), rng) for own, region in pairs])
-
-    def probability(pixels: np.ndarray) -> np.ndarray:
-        return of_classes(softmax(predict(model, pixels)), classes)
-
-    before = probability(pixels)
-    falls = [
-        before - probability(np.where(erased[..., np.newaxis], background, pixels))
-        for erased in (regions, shifted, as_much)
-    ]
-    return Erasure(*falls)
+    before, *after = (
+        expit(explained.log_odds(explained.painted(pixels, erased, background), classes))
+        for erased in (np.zeros_like(regions), regions, shifted, as_much)
+    )
+    return Erasure(*(before - probability for probability in after))
 
 
 def _random_ink(ink: np.ndarray, amount: float, rng: np.random.Generator) -> np.ndarray:
     """Return random pixels with ink, as many as hold this amount of ink together."""
     order = rng.permutation(np.flatnonzero(ink))
     chosen = np.zeros(ink.size, bool)
-    chosen[order[np.cumsum(ink.flat[order]) <= amount]] = True
+    chosen[order[np.cumsum(ink.flat[order]) <= amount * (1 + _ROUNDING)]] = True
     return chosen.reshape(ink.shape)

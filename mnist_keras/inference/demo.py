@@ -24,7 +24,7 @@ from mnist_keras._foundations.texts import percent
 from mnist_keras.datasets.choices import ColorMode
 from mnist_keras.datasets.image_folder.decoding import BadImageError, decode
 from mnist_keras.datasets.image_folder.findings import KINDS
-from mnist_keras.datasets.images import png
+from mnist_keras.datasets.images import png, scaled
 from mnist_keras.explanations.maps import convolutions, hires_cam, occlusion
 from mnist_keras.inference.figures import MAP_COLORS, MAP_SHARE
 from mnist_keras.inference.trained_model import TrainedModel
@@ -75,10 +75,10 @@ def answer(trained: TrainedModel, content: bytes) -> dict[str, Any]:
     probabilities = softmax(predict(trained.model, images))[0]
     first = probabilities.argmax(keepdims=True)
     if convolutions(trained.model):
-        (evidence,) = hires_cam(trained.model, images, first)
+        (evidence,) = hires_cam(trained.model, scaled(images), first)
     else:
-        background = model_input.background_level
-        (evidence,) = occlusion(trained.model, images, first, background=background)
+        background = model_input.background_level / 255
+        (evidence,) = occlusion(trained.model, scaled(images), first, background=background)
     colored = 255 * matplotlib.colormaps[MAP_COLORS](evidence)[..., :3]
     return {
         "class": shown_names(trained.card.class_names)[first[0]],

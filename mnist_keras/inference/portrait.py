@@ -12,7 +12,7 @@ from mnist_keras._foundations.pictures import Picture, plain_names, write_index,
 from mnist_keras._foundations.seeds import generator
 from mnist_keras._foundations.statistics import t_interval, wilson_interval
 from mnist_keras._foundations.texts import percent
-from mnist_keras.datasets.images import DataError, LabeledImages
+from mnist_keras.datasets.images import DataError, LabeledImages, scaled
 from mnist_keras.explanations import ExplanationError, grad_cam, hires_cam, occlusion
 from mnist_keras.explanations.embeddings import features, nearest_neighbor_score, tsne
 from mnist_keras.explanations.erasure import erasure
@@ -73,7 +73,7 @@ def draw(
         for layer in layers or convolutions(trained.model)[-1:]
         for name, method in (("HiResCAM", hires_cam), ("Grad-CAM", grad_cam))
     }
-    methods["occlusion"] = partial(occlusion, background=trained.card.input.background_level)
+    methods["occlusion"] = partial(occlusion, background=trained.card.input.background_level / 255)
 
     def pictures() -> Iterator[Picture | None]:
         with plain_names():
@@ -114,12 +114,12 @@ def _maps(
         for i in strip
     ]
     checked = generator(seed, "checked maps").permutation(len(images))[:_CHECKED]
-    pixels, of_checked = images.images[checked], classes[checked]
-    background, before = trained.card.input.background_level, trained.untrained()
+    pixels, of_checked = scaled(images.images[checked]), classes[checked]
+    background, before = trained.card.input.background_level / 255, trained.untrained()
     said, maps = [], {}
     for name, method in methods.items():
         line = name.replace("\n", " ")
-        maps[name] = method(trained.model, shown, classes[strip])
+        maps[name] = method(trained.model, scaled(shown), classes[strip])
         found = method(trained.model, pixels, of_checked)
         erased = erasure(trained.model, pixels, found, of_checked, background=background, seed=seed)
         untrained = method(before, pixels[:_COMPARED], of_checked[:_COMPARED])
@@ -157,8 +157,8 @@ def _mistakes(
         for i in surest
     ]
     maps = {
-        f"{name}\nfor the answer": method(trained.model, shown, given[surest]),
-        f"{name}\nfor the truth": method(trained.model, shown, images.labels[surest]),
+        f"{name}\nfor the answer": method(trained.model, scaled(shown), given[surest]),
+        f"{name}\nfor the truth": method(trained.model, scaled(shown), images.labels[surest]),
     }
     share = percent(len(wrong) / len(images), wilson_interval(len(wrong), len(images)), unit=" %")
     title = "Most confident mistakes: true class → answer, probability"
@@ -174,10 +174,11 @@ def _embeddings(trained: TrainedModel, images: LabeledImages, embedded: int, see
     """Draw pixels and features on planes, with what a nearest neighbor tells there."""
     chosen = generator(seed, "embedded images").permutation(len(images))[:embedded]
     images = images.take(np.sort(chosen))
+    pixels = scaled(images.images)
     spaces = {
-        "pixels": images.images[:].reshape(len(images), -1).astype(np.float32) / 255,
-        "features before training": features(trained.untrained(), images.images),
-        "features after training": features(trained.model, images.images),
+        "pixels": pixels.reshape(len(images), -1),
+        "features before training": features(trained.untrained(), pixels),
+        "features after training": features(trained.model, pixels),
     }
     embeddings = []
     for name, vectors in spaces.items():

@@ -21,6 +21,7 @@ from shared import print_table
 
 from mnist_keras._foundations.statistics import t_interval, wilson_interval
 from mnist_keras.datasets import sources
+from mnist_keras.datasets.images import scaled
 from mnist_keras.datasets.splits import draw
 from mnist_keras.explanations.erasure import erasure
 from mnist_keras.explanations.maps import grad_cam, hires_cam, occlusion
@@ -77,8 +78,8 @@ def sanity(images):
     } | {"occlusion": occlusion}
     falls = {name: [] for name in methods}
     for model, own in trained(images, ORIGINAL, SEEDS):
-        some = own.images[:200]
-        classes = predict(model, some).argmax(1)
+        some = scaled(own.images[:200])
+        classes = model.predict_on_batch(some).argmax(1)
         for name, method in methods.items():
             e = erasure(model, some, method(model, some, classes), classes)
             by_way = (e.pointed, e.pointed - e.elsewhere, e.pointed - e.ink)
