@@ -331,6 +331,27 @@ def test_sizes_in_the_header_of_a_bmp_may_be_wrong(picture, mode, width):
             read(wrong[:-5])
 
 
+@pytest.mark.parametrize("declared", [0, 10**6, None])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_sizes_of_a_bmp_of_run_lengths(picture, declared, compressed):
+    """A BMP of run lengths is whole if all its pixels are there, whatever its sizes are."""
+    gray = picture(2, 12, 16)
+    rows = (
+        b"".join(b"".join(bytes([1, level]) for level in row) + b"\0\0" for row in gray[::-1])
+        + b"\0\1"
+    )
+    start = 54 + 1024
+    whole = start + len(rows) if declared is None else declared
+    size = len(rows) if compressed else 0
+    content = b"BM" + struct.pack(
+        "<IIIIiiHHIIiiII", whole, 0, start, 40, 16, 12, 1, 8, 1, size, 0, 0, 0, 0
+    )
+    content += b"".join(bytes([level, level, level, 0]) for level in range(256)) + rows
+    np.testing.assert_array_equal(read(content)[0][..., 0], gray)
+    with pytest.raises(BadImageError):
+        read(content[:-40])
+
+
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 2}])
 @pytest.mark.parametrize(
     "restarts",

@@ -69,10 +69,8 @@ def _read(path: Path, file: IO[bytes] | gzip.GzipFile) -> np.ndarray:
 def read_folder(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return images and labels of each part, `"train"` and `"t10k"`, that a folder has."""
     if not folder.is_dir():
-        found = (
-            f"; it is {what_is(folder.name)}" if folder.is_file() and what_is(folder.name) else ""
-        )
-        raise DataError(f"{folder}: no such folder of IDX files{found}")
+        what = what_is(folder.name) if folder.is_file() else ""
+        raise DataError(f"{folder}: no such folder of IDX files{what and f'; it is {what}'}")
     parts = {}
     for part, names in FILES.items():
         files = {name: file for name in names if (file := _find(folder, name))}

@@ -150,8 +150,9 @@ def _bmp(content: bytes) -> int | None:
         compression = 0
     else:
         width, height, _, bits, compression, compressed = struct.unpack_from("<iiHHII", content, 18)
-    if compression in (1, 2):  # run lengths
-        least = end = pixels + (compressed or max(size - pixels, 0))
+    if compression in (1, 2):  # run lengths, of which decoders miss none
+        least = pixels + compressed
+        end = least if compressed else len(content)
     else:
         row, count = -(-width * bits // 32) * 4, abs(height)
         end = pixels + row * count
