@@ -107,6 +107,17 @@ class Block(keras.layers.Layer):
         return x
 
 
+class Gate(keras.layers.Layer):
+    """A layer whose activation is not its end."""
+
+    def __init__(self):
+        super().__init__()
+        self.activation = keras.activations.sigmoid
+
+    def call(self, x):
+        return x * self.activation(x)
+
+
 def sequential(*layers, shape=(12, 10, 1), name=None):
     """Return these layers one after the other as a model."""
     return keras.Sequential([keras.Input(shape), *layers], name=name)
@@ -222,6 +233,19 @@ def test_maps_are_of_the_models_own_output(end):
         dense.bias.assign([7, 8, 9])  # numbers in 0…1 might be probabilities
         kernel = convert_to_numpy(dense.kernel) @ matrix
         check_maps(model, IMAGES, outputs(conv, IMAGES), kernel)
+
+
+def test_an_activation_that_is_not_the_end():
+    """A layer of one's own is explained as it is, whatever its attributes are called."""
+    conv, flatten, dense = three_layers()
+    model = sequential(conv, flatten, dense, Gate())
+    x = outputs(sequential(conv, flatten, dense), IMAGES)
+    sigmoid = 1 / (1 + np.exp(-x))
+    slopes = sigmoid * (1 + x * (1 - sigmoid))  # of x times its sigmoid
+    kernel = convert_to_numpy(dense.kernel)
+    for row in range(5):
+        seen, one = outputs(conv, IMAGES[row : row + 1]), IMAGES[row : row + 1]
+        check_maps(model, one, seen, slopes[row] * kernel, CLASSES[row : row + 1])
 
 
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
@@ -492,6 +516,9 @@ def binary(conv, flatten, dense):
         (lambda *layers: Chain(layers, ops.softmax), "gives probabilities"),
         (lambda *layers: Chain(layers, ops.sigmoid), "gives probabilities"),
         (then(lambda x: ops.softmax(ops.softmax(x))), "gives probabilities"),
+        (lambda *layers: sequential(Block([Chain(layers, ops.sigmoid)])), "gives probabilities"),
+        (then(keras.layers.Activation(lambda x: ops.sigmoid(x))), "gives probabilities"),
+        (then(keras.layers.Lambda(lambda x: ops.sigmoid(x))), "gives probabilities"),
         (lambda *layers: sequential(*layers, shape=(9, 9, 1)), "does not run on images"),
         (then(lambda x: x / 0), "not finite"),
     ],

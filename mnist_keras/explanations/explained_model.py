@@ -20,6 +20,13 @@ from mnist_keras.models.prediction import BATCH, of_classes
 
 # What Keras calls the functions, layers and operations that turn logits into probabilities.
 _HEADS = {f"{log}{name}": name for log in ("", "log", "log_") for name in ("softmax", "sigmoid")}
+# Layers of Keras that hold a function of somebody else's.
+_HOLDERS = (
+    keras.layers.Lambda,
+    keras.layers.JaxLayer,
+    keras.layers.TFSMLayer,
+    keras.layers.TorchModuleWrapper,
+)
 # How far the sum of 16-bit probabilities may be from 1.
 _ROUNDING = 1e-2
 # Most numbers in one call, so that large images need no more memory than small ones.
@@ -70,7 +77,7 @@ class ExplainedModel:
         self.axes = self._image_axes()
         # The first part that gave the output has made it; later ones passed it on.
         last = next((call.part for call in self.calls if call.gave is output), None)
-        self._head = _head(last)
+        self._head = _HEADS.get(_end(last))
         shared = sum(call.part is last for call in self.calls) > 1
         if self._head and (shared or (self._head == "softmax" and self.size == 1)):
             raise self._hidden_logits()
@@ -78,8 +85,8 @@ class ExplainedModel:
         change = linear if hasattr(last, "activation") else ("call", _first_tensor)
         self.to_logits: list[Change] = [(last, *change)] if self._head else []
         # Probabilities may come out where the end is not seen, or after more operations.
-        others = [call for call in self.calls if _head(call.part) and call.part is not last]
-        self._doubtful = last is None or any(prod(c.gave.shape[1:]) == self.size for c in others)
+        others = [c for c in self.calls if _end(c.part) in _HEADS and c.part is not last]
+        self._doubtful = not _end(last) or any(prod(c.gave.shape[1:]) == self.size for c in others)
 
     def run(self, images: np.ndarray, changes: Sequence[Change] = ()) -> Any:
         """Return what the model gives with changed parts. No state of the model is updated."""
@@ -211,11 +218,13 @@ def _batch(images: Any) -> np.ndarray:
     return array.astype(np.float32) if array.dtype.kind == "V" else array  # bfloat16
 
 
-def _head(part: Any) -> str | None:
-    """Return whether a part ends in a softmax or sigmoid, or the logarithm of one."""
-    function = getattr(part, "activation", None) or type(part)
-    ours = getattr(function, "__module__", "").startswith("keras.")
-    return _HEADS.get(getattr(function, "__name__", "").lower()) if ours else None
+def _end(part: Any) -> str:
+    """Return the name of the function that a part of Keras ends in, or "" where it is not seen."""
+    recurrent = isinstance(part, keras.layers.RNN)  # does more after its activation
+    function = (not recurrent and getattr(part, "activation", None)) or type(part)
+    modules = [str(getattr(thing, "__module__", "")) for thing in (part, function)]
+    seen = all(m.startswith("keras.") for m in modules) and not isinstance(part, _HOLDERS)
+    return getattr(function, "__name__", "").lower() if seen else ""
 
 
 def _first_tensor(*args: Any, **kwargs: Any) -> Tensor:
