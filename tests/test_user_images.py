@@ -2,9 +2,7 @@
 
 import gzip
 import os
-import shutil
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -255,13 +253,6 @@ def test_a_file_in_place_of_a_folder(tmp_path, name):
     found = refusal(folder)
     assert f"expected one folder of images for each class; found {name}: " in found
     assert OTHER_SETS[name] in found
-
-
-@pytest.mark.parametrize("format", ["zip", "tar", "gztar"])
-def test_an_archive_is_known_by_its_content(tmp_path, two_classes, format):
-    """An archive whose name tells nothing is an archive, too."""
-    archive = Path(shutil.make_archive(str(tmp_path / "all"), format, two_classes))
-    assert "an archive; unpack it" in refusal(archive.rename(tmp_path / "download"))
 
 
 def test_idx_files_elsewhere(tmp_path, labeled, write_idx):

@@ -21,18 +21,12 @@ from mnist_keras.datasets.image_folder.decoding import (
 )
 from mnist_keras.datasets.image_folder.findings import KINDS, Finding, Severity
 from mnist_keras.datasets.image_folder.reading import ImageForm, Progress
-from mnist_keras.datasets.image_folder.walk import walk_flat
+from mnist_keras.datasets.image_folder.walk import USELESS, walk_flat
 from mnist_keras.datasets.images import DataError, LabeledImages, image_fingerprint
 from mnist_keras.inference.model_card import Card
 from mnist_keras.inference.model_input import Fit, Invert, ModelInput
 from mnist_keras.inference.trained_model import TrainedModel
 from mnist_keras.models.prediction import call_size, predict, softmax
-
-# Findings of a walk about files that it does not take.
-_LEFT_OUT = (
-    *("broken_link", "unreadable_file", "not_a_file", "other_files", "folder_link"),
-    "image_named_folder",
-)
 
 
 @dataclass(frozen=True)
@@ -134,7 +128,7 @@ def image_files(path: Path, max_files: int = MAX_FILES) -> list[ImageSource]:
     if not os.path.isdir(path):
         return [ImageSource(str(path), partial(read_file, path))]
     found = walk_flat(path, max_files)
-    left_out = [finding for finding in found.findings if finding.kind in _LEFT_OUT]
+    left_out = [f for f in found.findings if f.kind not in ("hidden", "link", *USELESS)]
     for finding in found.findings:
         if finding.severity == "fatal" and not (finding.kind == "no_classes" and left_out):
             raise DataError(f"{escaped(str(path))}: {finding}")

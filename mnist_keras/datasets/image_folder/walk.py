@@ -8,9 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from tarfile import is_tarfile
 from typing import NamedTuple
-from zipfile import is_zipfile
 
 from mnist_keras._foundations.files import escaped, reason, utf8
 from mnist_keras.datasets import idx
@@ -55,7 +53,6 @@ _TABLES = (
     *(".csv", ".tsv", ".csv.gz", ".parquet", ".arrow", ".feather", ".npy", ".mat", ".h5"),
     *(".hdf5", ".pkl", ".pickle", ".pkl.gz", ".arff", ".json", ".jsonl", ".xlsx", ".tfrecord"),
 )
-_ARCHIVE = "an archive; unpack it, and name the folder of its images"
 
 
 class ImageFile(NamedTuple):
@@ -260,7 +257,8 @@ class _Walker:
                         self.find("too_many_files", self.base, more)
                     yield entry
         except OSError as error:
-            if folder == self.base and (what := _what_is_at(self.directory / folder)):
+            given = self.directory / folder
+            if folder == self.base and given.is_file() and (what := what_is(given.name)):
                 self.find("not_a_folder", folder, what)
             kind = "missing" if folder == self.base else "unreadable_folder"
             self.find(kind, folder, f"cannot be read: {reason(error)}")
@@ -287,17 +285,8 @@ def what_is(name: str) -> str:
     if name.endswith(_TABLES):
         return "a table; save its images in class folders, or in an .npz as x_train and y_train"
     if name.endswith(_ARCHIVES):
-        return _ARCHIVE
+        return "an archive; unpack it, and name the folder of its images"
     return "an image; name the folder of the class folders" if name.endswith(EXTENSIONS) else ""
-
-
-def _what_is_at(path: Path) -> str:
-    """Return `what_is` of a file, also of an archive whose name tells nothing."""
-    what = what_is(path.name) if path.is_file() else ""
-    with suppress(OSError):
-        if path.is_file() and not what and (is_zipfile(path) or is_tarfile(path)):
-            return _ARCHIVE
-    return what
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
