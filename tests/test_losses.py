@@ -1,5 +1,6 @@
 """FocalLoss against a 50-digit oracle, exact identities, and Keras's own losses."""
 
+import contextlib
 import functools
 import itertools
 import json
@@ -407,7 +408,7 @@ def test_16_bits_are_promoted_and_64_are_kept():
 @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"ignore_class": 5}])
 def test_float64_logits_are_computed_in_float64(options):
     """On float64 logits both forms have float64 accuracy."""
-    logits = np.array([[2, 1, 0], [-20, 0, 0.1]], "float64")
+    logits = np.array([[2, 1, 0], [-20.5, 0, 0.1]], "float64")
     smoothing = options.get("label_smoothing", 0)
     y = (1 - smoothing) * np.eye(3)[[0, 0]] + smoothing / 3
     right = [oracle(*row, [0.5] * 3, [1] * 3)[0] for row in zip(logits, y, strict=True)]
@@ -418,7 +419,9 @@ def test_float64_logits_are_computed_in_float64(options):
         convert_to_numpy(focal_loss([0, 0], p, gamma=0.5, **options)),
     ):
         assert value.dtype == "float64"
-        assert_allclose(value, right, rtol=1e-9)
+        assert_allclose(value, right, rtol=1e-12)
+    loss = FocalLoss(0.5, from_logits=True, dtype="float64", reduction="sum", **options)
+    assert_allclose(float(loss([0, 0], logits)), sum(right), rtol=1e-12)
 
 
 @pytest.mark.parametrize(("ignore_class", "dtype"), [(-1, "int32"), (255, "uint8"), (1, "int64")])
@@ -470,6 +473,146 @@ def test_ignored_rows_with_known_weights():
         for weights in [1.0, 2.0, 3.0, 4.0], [[1.0], [2.0], [3.0], [4.0]]:
             found = loss(labels, logits, sample_weight=np.array(weights))
             assert float(found) == pytest.approx(right, abs=1e-6)
+
+
+# What a row that does not count may hold.
+NOTHING = {
+    "no class": ([0, 255, 2], ROWS),
+    "negative": ([0, -1, 2], ROWS),
+    "NaN label": ([0, NAN, 2], ROWS),
+    "infinite label": ([0, np.inf, 2], ROWS),
+    "NaN scores": ([0, 1, 2], np.where([[False], [True], [False]], NAN, ROWS)),
+    "NaN in one-hot": (np.where([[False], [True], [False]], NAN, np.eye(3)), ROWS),
+}
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
+@pytest.mark.parametrize("wrong", NOTHING)
+def test_a_row_of_weight_0_leaves_no_trace(wrong, reduction):
+    """Neither value nor gradient show what the row holds; the other rows are as without it."""
+    labels, logits = NOTHING[wrong]
+    loss = FocalLoss(from_logits=True, reduction=reduction)
+    weights = np.array([2, 0, 0.5], "float32")
+    found = value_and_gradient(lambda z: loss(labels, z, sample_weight=weights), logits)
+    right = value_and_gradient(lambda z: loss([0, 2], z, weights[[0, 2]]), ROWS[[0, 2]])
+    share = 2 / 3 if reduction == "sum_over_batch_size" else 1  # Keras counts the row
+    assert found[0] == pytest.approx(share * right[0], rel=1e-6)
+    assert_allclose(found[1][[0, 2]], share * right[1], rtol=1e-6)
+    assert np.all(found[1][1] == 0)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("label", [255, -1, NAN])
+def test_a_masked_row_leaves_no_trace(label, reduction):
+    """Under a mask the label may be anything, and the mean is over the other rows."""
+    logits = keras.layers.Masking()(np.stack([ROWS, [[2, 1, 0], [0, 0, 0], [0, 0, 0]]]))
+    labels = np.array([[0, 1, 2], [0, label, label]], "float32")
+    loss = FocalLoss(from_logits=True, reduction=reduction)
+    found = convert_to_numpy(loss(labels, logits))
+    kept = np.array([[1, 1, 1], [1, 0, 0]], bool)
+    right = values([0, 1, 2, 0], ROWS[[0, 1, 2, 0]])
+    if reduction in (None, "none"):
+        assert_allclose(found[kept], right, rtol=1e-6)
+        assert np.all(found[~kept] == 0)
+    else:
+        assert found == pytest.approx(right.sum() if reduction == "sum" else right.mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("axis", [1, -3, 2, -1])
+@pytest.mark.parametrize("options", [{}, {"ignore_class": 2}])
+def test_weights_may_have_the_labels_class_axis(axis, options):
+    """Weights with size 1 on the class axis weigh the pixels that they weigh without it."""
+    rng = np.random.default_rng(0)
+    logits = np.moveaxis(rng.normal(size=(2, 4, 3, 3)), -1, axis).astype("float32")
+    labels, weights = rng.integers(3, size=(2, 4, 3)), rng.random((2, 4, 3)).astype("float32")
+    loss = FocalLoss(from_logits=True, axis=axis, **options)
+    right = float(loss(labels, logits, sample_weight=weights))
+    forms = [labels, np.expand_dims(labels, axis)]
+    for y in forms if options else [*forms, np.moveaxis(one_hot(labels, 3), -1, axis)]:
+        found = loss(y, logits, sample_weight=np.expand_dims(weights, axis))
+        assert float(found) == pytest.approx(right, rel=1e-6)
+    of_images = np.array([0.5, 2], "float32")[:, None, None]
+    found = loss(labels, logits, sample_weight=np.expand_dims(of_images, axis))
+    right = loss(labels, logits, sample_weight=np.broadcast_to(of_images, labels.shape))
+    assert float(found) == pytest.approx(float(right), rel=1e-6)
+    with pytest.raises(ValueError, match=r"`sample_weight` must have one number per row.*shape="):
+        loss(labels, logits, sample_weight=np.ones_like(logits))
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (0, 4, 3), (2, 0, 3)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"from_logits": False},
+        {"gamma": [1, 2, 3]},
+        {"label_smoothing": 0.1},
+        {"ignore_class": 1},
+    ],
+)
+def test_a_batch_without_rows(shape, options):
+    """Nothing costs what it costs in Keras's losses, and has an empty gradient."""
+    options = {"from_logits": True} | options
+    for y in np.zeros(shape[:-1], "int32"), np.zeros(shape, "float32"):
+        if "ignore_class" in options and y.shape == shape:
+            continue
+        loss, theirs = FocalLoss(**options), keras.losses.CategoricalFocalCrossentropy()
+        logits = np.zeros(shape, "float32")
+        value, gradient = value_and_gradient(lambda z: loss(y, z), logits)  # noqa: B023
+        assert_array_equal(value, convert_to_numpy(theirs(np.zeros(shape), logits)))
+        assert gradient.shape == shape
+        found = loss(y, logits, sample_weight=np.ones(shape[:-1], "float32"))
+        assert_array_equal(convert_to_numpy(found), value)
+
+
+@contextlib.contextmanager
+def suspicious():
+    """Each backend's search for NaN, JAX's refusal of implied ranks, TensorFlow's in a graph."""
+    match keras.backend.backend():
+        case "jax":
+            import jax
+
+            with jax.debug_nans(True), jax.numpy_rank_promotion("raise"):
+                yield lambda function: function
+        case "tensorflow":
+            import tensorflow as tf
+
+            tf.debugging.enable_check_numerics()
+            try:
+                yield tf.function
+            finally:
+                tf.debugging.disable_check_numerics()
+        case _:
+            import torch
+
+            with torch.autograd.detect_anomaly(check_nan=True):
+                yield lambda function: function
+
+
+@pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
+@pytest.mark.parametrize(
+    ("y", "options"),
+    [
+        (LABELS, {}),
+        (LABELS, {"gamma": [0, 0.5, 5], "alpha": [0.5, 1, 2]}),
+        (one_hot(LABELS, 3), {"gamma": [0, 0.5, 5], "alpha": [0.5, 1, 2]}),
+        (one_hot(LABELS, 3), {"gamma": 0.5}),
+        (LABELS, {"label_smoothing": 0.1}),
+        ([0, 255, 2], {"ignore_class": 255}),
+        (NOTHING["no class"][0], {"sample_weight": np.array([1, 0, 2], "float32")}),
+    ],
+)
+@pytest.mark.parametrize("scale", [1, 100])
+def test_searches_for_nan_blame_it_only_for_wrong_labels(y, options, scale):
+    """Where labels are right, no step of value and gradient is NaN, infinite or of another rank."""
+    options, logits = dict(options), scale * ROWS
+    weights = options.pop("sample_weight", None)
+    loss = FocalLoss(**options, from_logits=True)
+    right = value_and_gradient(lambda z: loss(y, z, weights), logits)
+    with suspicious() as made:
+        found = value_and_gradient(made(lambda z: loss(y, z, weights)), logits)
+    assert_allclose(found[0], right[0], rtol=1e-6)
+    assert_allclose(found[1], right[1], rtol=1e-5, atol=1e-36)
 
 
 BAD = {

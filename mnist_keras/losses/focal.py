@@ -10,6 +10,7 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from mnist_keras._foundations.typing import Tensor
+from mnist_keras.losses.wide import WideLoss
 
 # Stands for a logit of -inf, yet 0 times it is 0.
 LOWEST_LOGIT = -1e30
@@ -18,7 +19,7 @@ LEAST_PROBABILITY = 1e-30
 
 
 @keras.saving.register_keras_serializable(package="mnist_keras")
-class FocalLoss(keras.losses.Loss):
+class FocalLoss(WideLoss):
     """Cross entropy that pays less attention to the rows a classifier already gets right.
 
     ```
@@ -52,7 +53,8 @@ class FocalLoss(keras.losses.Loss):
             size 1 there; or one-hot or soft labels, shaped like `y_pred`. A label that does not
             name a class makes the loss of its row NaN.
         y_pred: Logits or probabilities of at least two classes, e.g. `(batch, classes)`.
-        sample_weight: Optional, as for any Keras loss.
+        sample_weight: Optional, as for any Keras loss; along the class axis it may have size 1.
+            A row of weight 0, or masked, leaves no trace, whatever its label and scores are.
 
     Example:
 
@@ -75,9 +77,7 @@ class FocalLoss(keras.losses.Loss):
         name: str = "focal_loss",
         dtype: Any = None,
     ):
-        policy = keras.dtype_policies.get(dtype or keras.config.floatx())
-        compute_dtype = "float64" if policy.compute_dtype == "float64" else "float32"
-        super().__init__(name=name, reduction=reduction, dtype=compute_dtype)
+        super().__init__(name, reduction, dtype)
         self.gamma = _per_class("gamma", gamma)
         self.alpha = _per_class("alpha", 1.0 if alpha is None else alpha)
         if not np.any(self.alpha):
@@ -86,26 +86,48 @@ class FocalLoss(keras.losses.Loss):
         self.label_smoothing = _share("label_smoothing", label_smoothing)
         self.ignore_class = None if ignore_class is None else _int("ignore_class", ignore_class)
         self.axis = _int("axis", axis)
-        self._given_dtype = dtype and policy.name
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
         y_true = ops.convert_to_tensor(y_true, self.dtype)
         if not ops.is_tensor(y_pred):  # a tensor may carry a mask, which Keras looks for
             y_pred = ops.convert_to_tensor(y_pred, self.dtype)
-        if self.ignore_class is not None:
-            sample_weight = self._weights_of_kept(y_true, y_pred, sample_weight)
+        masked = getattr(y_pred, "_keras_mask", None) is not None
+        if masked or sample_weight is not None or self.ignore_class is not None:
+            sample_weight = self._row_weights(y_true, y_pred, sample_weight)
+            # 0 times NaN is NaN: a row that does not count is one that has nothing wrong.
+            counts = sample_weight != 0
+            of_scores = ops.expand_dims(counts, self.axis)
+            y_true = ops.where(counts if _rank(y_true) < _rank(y_pred) else of_scores, y_true, 0.0)
+            y_pred = ops.where(of_scores, ops.cast(y_pred, self.dtype), 0.0)
         return super().__call__(y_true, y_pred, sample_weight)
 
-    def _weights_of_kept(self, y_true: Tensor, y_pred: Tensor, sample_weight: Any) -> Tensor:
-        """Return sample weights that are 0 for ignored rows and keep the mean over the rest."""
-        labels, _ = _class_axis_last(y_true, y_pred, self.axis)
-        kept = ops.cast(ops.not_equal(labels[..., 0], self.ignore_class), self.dtype)
-        weights = _Weights(reduction=None, dtype=self.dtype)(kept, y_pred, sample_weight)
+    def _row_weights(self, y_true: Tensor, y_pred: Tensor, sample_weight: Any) -> Tensor:
+        """Return the weight of each row: 0 if ignored or masked, with the mean over the rest."""
+        labels, scores = _class_axis_last(y_true, y_pred, self.axis)
+        if sample_weight is not None:
+            sample_weight = self._without_class_axis(sample_weight, y_true, y_pred)
+        kept = ops.ones_like(scores[..., 0], self.dtype)
+        if self.ignore_class is not None:
+            self._check_classes(labels, scores)
+            kept = ops.cast(ops.not_equal(labels[..., 0], self.ignore_class), self.dtype)
+        weights = _Weights(self.dtype, reduction=None)(kept, y_pred, sample_weight)
         if self.reduction in ("sum_over_batch_size", "mean"):
-            count = _Weights(reduction="sum", dtype=self.dtype)
-            # Keras will divide by the number of all rows that are not masked.
-            weights *= ops.divide_no_nan(count(ops.ones_like(kept), y_pred), count(kept, y_pred))
+            # Keras will divide by the number of all rows.
+            count = _Weights(self.dtype, reduction="sum")(kept, y_pred)
+            weights *= ops.divide_no_nan(ops.sum(ops.ones_like(kept)), count)
         return weights
+
+    def _without_class_axis(self, sample_weight: Any, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        sample_weight = ops.convert_to_tensor(sample_weight, self.dtype)
+        rank, shape = _rank(y_pred), tuple(sample_weight.shape)
+        if len(shape) == rank and shape[self.axis] == 1:
+            return ops.squeeze(sample_weight, self.axis)
+        if len(shape) >= rank:
+            raise ValueError(
+                "`sample_weight` must have one number per row, not per class. "
+                f"Received: sample_weight.shape={shape}, {_shapes(y_true, y_pred)}"
+            )
+        return sample_weight
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_true, y_pred = _class_axis_last(y_true, y_pred, self.axis)
@@ -121,13 +143,10 @@ class FocalLoss(keras.losses.Loss):
     def _integer_label_loss(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         num_classes = ops.shape(y_pred)[-1]
         label = ops.clip(ops.cast(y_true, "int32"), 0, num_classes - 1)
-        # NaN where the label does not name a class, since a compiled step cannot raise.
-        is_label = ops.cast(label, y_true.dtype) == y_true
-        weight = ops.cast(ops.where(is_label, 1.0, float("nan")), y_pred.dtype)
-        if self.ignore_class is not None:
-            ignored = y_true == self.ignore_class
-            weight = ops.where(ignored, 0.0, weight)
-            y_pred = ops.where(ignored, 0.0, y_pred)
+        # NaN where the label does not name a class, since a compiled step cannot raise. It comes
+        # from 0 / 0, because tools that look for NaN would find a constant.
+        is_label = ops.cast(ops.cast(label, y_true.dtype) == y_true, y_pred.dtype)
+        weight = is_label / is_label
         if self.label_smoothing:
             one_hot = ops.one_hot(ops.squeeze(label, -1), num_classes, dtype=y_pred.dtype)
             return weight * self._soft_label_loss(one_hot, y_pred)
@@ -141,7 +160,7 @@ class FocalLoss(keras.losses.Loss):
             y_true = (1 - self.label_smoothing) * y_true + self.label_smoothing / num_classes
         if self.from_logits:
             y_pred = ops.clip(y_pred, LOWEST_LOGIT, -LOWEST_LOGIT)
-        weight = y_true * _tensor(self.alpha, y_pred.dtype)
+        weight = y_true * _of_classes(self.alpha, y_pred)
 
         # Only the class with the largest p can have p > 1/2, where 1 - p cancels.
         top = ops.argmax(y_pred, axis=-1, keepdims=True)
@@ -149,10 +168,10 @@ class FocalLoss(keras.losses.Loss):
         top_loss = _focused(log_odds, _at(top, self.gamma, y_pred.dtype))
         top_weight = ops.take_along_axis(weight, top, axis=-1)
 
-        log_total = log_top + ops.softplus(log_odds)
+        log_total = log_top + _softplus(log_odds)
         loss = log_total - log_others
         if self.gamma != 0:
-            loss *= (1 - others * ops.exp(-log_total)) ** _tensor(self.gamma, y_pred.dtype)
+            loss *= (1 - others * ops.exp(-log_total)) ** _of_classes(self.gamma, y_pred)
         weight = ops.where(_is_class(top, y_pred), 0.0, weight)
         return top_weight * top_loss + ops.sum(weight * loss, axis=-1, keepdims=True)
 
@@ -174,12 +193,15 @@ class FocalLoss(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         names = "gamma", "alpha", "from_logits", "label_smoothing", "ignore_class", "axis"
-        own = {name: getattr(self, name) for name in names}
-        return {**super().get_config(), **own, "dtype": self._given_dtype}
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 class _Weights(keras.losses.Loss):
     """Lets Keras apply sample weights, and the mask of `y_pred`, to the weights `y_true`."""
+
+    def __init__(self, dtype: str, reduction: str | None):
+        # TensorFlow refuses the name that Keras would make: a scope begins with a letter.
+        super().__init__(name="weights", reduction=reduction, dtype=dtype)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return y_true
@@ -251,10 +273,16 @@ def _focused(log_odds: Tensor, gamma: Any) -> Tensor:
     """Return `(1 - p)**gamma * -log(p)`, given `log_odds = log(1 - p) - log(p)`."""
     # -log(p) = softplus(log_odds) and log(1 - p) = log_sigmoid(log_odds) are exact to the last
     # bits everywhere: no 1 - p cancels, and no power has a base that reaches 0.
-    cross_entropy = ops.softplus(log_odds)
+    cross_entropy = _softplus(log_odds)
     if isinstance(gamma, float) and gamma == 0:
         return cross_entropy
     return cross_entropy * ops.exp(gamma * ops.log_sigmoid(log_odds))
+
+
+def _softplus(x: Tensor) -> Tensor:
+    # PyTorch's is x itself above 20, which float64 tells from right.
+    is_double = keras.backend.standardize_dtype(x.dtype) == "float64"
+    return -ops.log_sigmoid(-x) if is_double else ops.softplus(x)
 
 
 def _split(label: Tensor, y_pred: Tensor, from_logits: bool) -> tuple[Tensor, ...]:
@@ -268,7 +296,7 @@ def _split(label: Tensor, y_pred: Tensor, from_logits: bool) -> tuple[Tensor, ..
     if from_logits:
         rest = ops.where(is_class, LOWEST_LOGIT, y_pred)
         # Shifting by the largest *other* logit keeps the gradient exact at margins of 1e4.
-        shift = ops.stop_gradient(ops.max(rest, axis=-1, keepdims=True))
+        shift = ops.stop_gradient(ops.max(rest, -1, keepdims=True, initial=LOWEST_LOGIT))
         log_own = ops.clip(own, LOWEST_LOGIT, -LOWEST_LOGIT) - shift
         log_others = rest - shift
         others = ops.exp(log_others)
@@ -286,11 +314,23 @@ def _log_probability(p: Tensor) -> Tensor:
 
 
 def _is_class(label: Tensor, y_pred: Tensor) -> Tensor:
-    return label == ops.arange(ops.shape(y_pred)[-1], dtype="int32")
+    classes = ops.arange(ops.shape(y_pred)[-1], dtype="int32")
+    return label == ops.reshape(classes, (1,) * (_rank(y_pred) - 1) + (-1,))
 
 
-def _tensor(values: float | list[float], dtype: str) -> Tensor:
-    return ops.convert_to_tensor(values, dtype) if isinstance(values, list) else values
+def _rank(tensor: Tensor) -> int:
+    return len(tensor.shape)
+
+
+def _of_classes(values: float | list[float], y_pred: Tensor) -> Tensor:
+    """Return a number per class in the rank of `y_pred`, or `values` itself if it is one number."""
+    if not isinstance(values, list):
+        return values
+    return ops.reshape(_tensor(values, y_pred.dtype), (1,) * (_rank(y_pred) - 1) + (-1,))
+
+
+def _tensor(values: list[float], dtype: str) -> Tensor:
+    return ops.convert_to_tensor(values, dtype)
 
 
 def _at(label: Tensor, values: float | list[float], dtype: str) -> Tensor:
