@@ -27,6 +27,7 @@ def short(tmp_path, write_experiment):
     return write_experiment(tmp_path, *ARMS)
 
 
+@pytest.mark.any_backend
 def test_every_command_has_help(invoke):
     """Each command says what it does."""
     assert set(cli.commands) == {
@@ -38,6 +39,7 @@ def test_every_command_has_help(invoke):
     assert invoke("--version").output.startswith("mnist-keras, version ")
 
 
+@pytest.mark.any_backend
 def test_list_names_every_experiment(invoke):
     """All experiments are listed with their sections and arms."""
     lines = invoke("list").output.splitlines()
@@ -48,6 +50,7 @@ def test_list_names_every_experiment(invoke):
     assert {"title", "arms", "claims", "settings"} <= set(schema["properties"])
 
 
+@pytest.mark.any_backend
 def test_dry_run_shows_the_plan_and_trains_nothing(invoke, tmp_path):
     """The plan shares equal arms and writes nothing."""
     output = tmp_path / "results"
@@ -85,6 +88,7 @@ def test_run_prints_tables_and_writes_results(invoke, short, tmp_path):
         assert figure.format == "PNG"
 
 
+@pytest.mark.any_backend
 def test_a_written_source_gives_the_numbers_of_the_source(invoke, short, tmp_path):
     """`data` and then `run --data` is the run that draws with the same seed."""
     invoke("data", "digits", tmp_path / "digits", "--per-class", 12)
@@ -100,6 +104,7 @@ def test_a_written_source_gives_the_numbers_of_the_source(invoke, short, tmp_pat
             assert one[quantity] == other[quantity]
 
 
+@pytest.mark.any_backend
 def test_own_folder_without_heldout(invoke, short, tmp_path, write_images):
     """A user's folder trains without held-out images; other classes and sizes are fine."""
     rng = np.random.default_rng(0)
@@ -111,6 +116,7 @@ def test_own_folder_without_heldout(invoke, short, tmp_path, write_images):
     assert "Partial" not in result.stdout  # the resized images that were got wrong are kept, too
 
 
+@pytest.mark.any_backend
 @pytest.mark.usefixtures("offline")
 def test_digits_stand_in_and_say_why(invoke, short, tmp_path):
     """Without MNIST the embedded digits are used, and one line gives the reason."""
@@ -159,6 +165,7 @@ WRONG = {
 }
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(("words", "code", "message"), WRONG.values(), ids=WRONG)
 @pytest.mark.usefixtures("short")
 def test_wrong_input_is_one_line(words, code, message, invoke, tmp_path, monkeypatch):

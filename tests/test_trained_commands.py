@@ -409,7 +409,10 @@ def test_other_classes_and_sizes_are_refused(trained, digits_data, write_images,
         labeled_images(archive, trained("small_cnn").card, on_bad="skip")
 
 
-@pytest.mark.parametrize("model", ["basic_net", pytest.param("cnn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model", [pytest.param("basic_net", marks=pytest.mark.any_backend), "small_cnn"]
+)
 def test_explain_command(
     model, invoke, model_file, digits_data, write_images, write_experiment, tmp_path
 ):
@@ -424,7 +427,7 @@ def test_explain_command(
     index = json.loads((out / "gallery.json").read_text())
     assert set(index["pictures"]) == names
     assert "features after training" in index["pictures"]["tsne"]
-    assert ("Grad-CAM" in index["pictures"]["maps"]) == (model == "cnn")
+    assert ("Grad-CAM" in index["pictures"]["maps"]) == (model == "small_cnn")
     for name in names:
         assert np.asarray(Image.open(out / f"{name}.png")).std() > 5
         assert index["pictures"][name] in result.stdout
