@@ -135,16 +135,16 @@ def test_the_card_is_of_the_model_alone(digits_data):
     ("line", "code", "said"),
     [
         ("pretrain {}/no -o {}/e.keras", 3, NOT_THERE),
-        ("pretrain {} -o {}/e.keras", 3, "no images"),
+        ("pretrain {}/empty -o {}/e.keras", 3, "no images"),
         ("pretrain {}", 2, "Missing option '-o'"),
         ("pretrain '' -o {}/e.keras", 2, "the path is empty"),
-        ("pretrain {} -o {}/e.h5", 2, "has to end in .keras"),
+        ("pretrain {}/empty -o {}/e.h5", 2, "has to end in .keras"),
         ("pretrain {} -o {}/e.keras --method byol", 2, "'byol' is not one"),
         ("pretrain {} -o {}/e.keras --epochs 0", 2, "0 is not in the range"),
         ("pretrain {} -o {}/e.keras --width 9999", 2, "is not in the range"),
         ("train -o {}/m.keras --from {}/no.keras", 3, "cannot be read"),
         ("train -o {}/m.keras --from {}/x --best", 2, "leave one out"),
-        ("train -o {}/m.keras --unlabeled {}", 2, "goes with --best"),
+        ("train -o {}/m.keras --unlabeled {}/empty", 2, "goes with --best"),
         ("train -o {}/m.keras --best --source digits --unlabeled {}/no", 3, NOT_THERE),
         ("train -o {}/m.keras --width 8", 2, "`width` belongs to model"),
         ("train -o {}/m.keras --augmentation flips", 2, "'flips' is not one of"),
@@ -153,6 +153,7 @@ def test_the_card_is_of_the_model_alone(digits_data):
 )
 def test_wrong_input_is_one_line(line, code, said, invoke, tmp_path):
     """It is refused before anything is trained."""
+    (tmp_path / "empty").mkdir()
     result = invoke(*(part.format(tmp_path) for part in shlex.split(line)), code=code)
     assert said in result.stderr
     assert result.stdout == ""
