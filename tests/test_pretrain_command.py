@@ -80,6 +80,7 @@ def test_train_from_an_encoder(encoder_file, tmp_path, invoke):
             np.testing.assert_array_equal(weights[name], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.any_backend
 def test_train_best_learns_from_unlabeled_images(unlabeled, tmp_path, invoke):
     """--best says what to expect. With unlabeled images it trains a student on them."""
@@ -120,6 +121,7 @@ def test_a_file_holds_one_network(more, digits_data):
         train_model(several, 0, digits_data)
 
 
+@pytest.mark.slow
 @pytest.mark.any_backend
 def test_the_card_is_of_the_model_alone(digits_data):
     """If a run averages over views, the card says what the file's model gives without them."""

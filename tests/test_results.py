@@ -82,6 +82,7 @@ def test_again_trains_nothing_and_prints_the_same(run, finished_once, finished):
     assert contents(finished) == before
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_or_damaged_is_trained(run, finished):
     """A record that is gone, cut, changed or foreign is redone; what was there is kept aside."""
     before = contents(finished)
@@ -150,6 +151,7 @@ def test_choose_and_widened(record):
     assert widened(replace(run, seed=1, scored_at=(1,)), [record]).scored_at == (1,)
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused(run, tmp_path):
     """Who comes second to a folder is told who is there, and changes nothing."""
     out = tmp_path / "out"
@@ -183,6 +185,7 @@ def test_a_file_system_without_locks(number, run, tmp_path, monkeypatch):
         assert said
 
 
+@pytest.mark.slow
 def test_a_stale_lock_is_no_lock(run, tmp_path):
     """What a killed run leaves is named and swept, and does not stop the next one."""
     out = tmp_path / "out"
@@ -199,6 +202,7 @@ def test_a_stale_lock_is_no_lock(run, tmp_path):
     assert "was stopped" not in run(out).stderr
 
 
+@pytest.mark.slow
 def test_full_disk_loses_nothing(run, finished, tmp_path, monkeypatch):
     """When the disk is full the run ends with one line; what it had is whole; it can go on."""
     out = tmp_path / "full"

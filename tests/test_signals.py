@@ -17,6 +17,7 @@ from mnist_keras.experiments.results_folder import ResultsFolder
 
 pytestmark = [
     pytest.mark.any_backend,
+    pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals"),
     pytest.mark.usefixtures("interruptible"),
 ]

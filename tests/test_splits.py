@@ -103,6 +103,7 @@ def test_a_split_of_other_images(tmp_path, digits):
         read_splits(path)[0].apply(sources.load("digits"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "drawn", [("--source", "digits"), ("--data", "mine"), ("--data", "mine", "--per-class", "9")]
 )

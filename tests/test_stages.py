@@ -19,6 +19,8 @@ from mnist_keras.training.run import Run
 from mnist_keras.training.settings import Settings
 from mnist_keras.training.stages import Stages
 
+pytestmark = pytest.mark.slow
+
 ONE = Settings(
     model="small_cnn",
     width=4,
