@@ -49,26 +49,45 @@ class Adam(keras.optimizers.Adam):
         m, v = self._update_moments(gradient, variable)
         # With scalars gathered, so that there is one division of whole tensors:
         # m̂ / (√v̂ + ε) = m · (√c₂ / c₁) / (√v + ε √c₂),  c₁ = 1 − β₁ᵗ,  c₂ = 1 − β₂ᵗ
-        _, c1, c2 = self._bias_corrections(variable.dtype)
+        _, c1, c2 = self._bias_corrections(m.dtype)
         root_c2 = ops.sqrt(c2)
-        step = ops.cast(ops.cast(learning_rate, c1.dtype) * root_c2 / c1, variable.dtype)
-        epsilon = ops.cast(self.epsilon * root_c2, variable.dtype)
-        self.assign_sub(variable, m * step / (ops.sqrt(v) + epsilon))
+        step = ops.cast(learning_rate, m.dtype) * root_c2 / c1
+        change = m * step / (ops.sqrt(v) + self.epsilon * root_c2)
+        self.assign_sub(variable, ops.cast(change, variable.dtype))
+
+    def add_variable_from_reference(
+        self, reference_variable: Any, name: str | None = None, initializer: Any = "zeros"
+    ) -> Any:
+        """Add a variable shaped like a weight; moments are in float32 if that has 16 bits.
+
+        The square of a gradient of 1e-4 is 0 in float16, and so is the default epsilon.
+        """
+        dtype = reference_variable.dtype
+        is_wide = keras.backend.result_type(dtype, "float32") == dtype
+        if is_wide or name not in ("momentum", "velocity"):
+            return super().add_variable_from_reference(reference_variable, name, initializer)
+        name = f"{reference_variable.path.replace('/', '_')}_{name}"
+        return self.add_variable(reference_variable.shape, initializer, "float32", name=name)
 
     def _update_moments(self, gradient: Tensor, variable: Tensor) -> tuple[Tensor, Tensor]:
         """Return the decaying means m of the gradient and v of its square, after this step."""
-        gradient = ops.cast(gradient, variable.dtype)
         m = self._momentums[self._get_variable_index(variable)]
         v = self._velocities[self._get_variable_index(variable)]
-        self.assign_add(m, (gradient - m) * (1 - self.beta_1))
-        self.assign_add(v, (ops.square(gradient) - v) * (1 - self.beta_2))
+        # TensorFlow's gradients of embeddings know Keras's operations, but no operators.
+        gradient = ops.cast(gradient, m.dtype)
+        self.assign_add(m, ops.multiply(ops.subtract(gradient, m), 1 - self.beta_1))
+        self.assign_add(v, ops.multiply(ops.subtract(ops.square(gradient), v), 1 - self.beta_2))
         return m, v
 
     def _bias_corrections(self, dtype: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Return t, 1 − β₁ᵗ and 1 − β₂ᵗ of the coming step, in `float32` or the wider `dtype`."""
-        t = ops.cast(self.iterations + 1, keras.backend.result_type(dtype, "float32"))
-        # Through expm1: in float32 the plain difference loses four digits at t = 1, β = 0.999.
-        return t, -ops.expm1(t * math.log(self.beta_1)), -ops.expm1(t * math.log(self.beta_2))
+        """Return t, 1 − β₁ᵗ and 1 − β₂ᵗ of the coming step."""
+        t = ops.cast(self.iterations + 1, dtype)
+        return t, _one_minus_power(self.beta_1, t), _one_minus_power(self.beta_2, t)
+
+
+def _one_minus_power(beta: float, t: Tensor) -> Tensor:
+    # Through expm1: in float32 the plain difference loses four digits at t = 1, β = 0.999.
+    return -ops.expm1(t * math.log(beta)) if beta else ops.ones_like(t)
 
 
 @keras.saving.register_keras_serializable(package="mnist_keras")
@@ -97,11 +116,14 @@ class RAdam(Adam):
     def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:
         """Update `variable` and the moments of its gradient."""
         m, v = self._update_moments(gradient, variable)
-        dtype = variable.dtype
-        t, c1, c2 = self._bias_corrections(dtype)
+        t, c1, c2 = self._bias_corrections(m.dtype)
+        step = ops.cast(learning_rate, m.dtype) / c1
+        rho_inf = 2 / (1 - self.beta_2) - 1
+        if rho_inf <= 5:  # and ρ is less: no step adapts
+            self.assign_sub(variable, ops.cast(m * step, variable.dtype))
+            return
         log_beta = math.log(self.beta_2)
         x = t * log_beta
-        rho_inf = 2 / (1 - self.beta_2) - 1
         # ρ is a small difference of large numbers in the first steps: float32 would lose four of
         # its digits, and the backends their agreement. There it is the series of the difference.
         series = (rho_inf + 2 / log_beta) + t * (1 + x / 6 - x**3 / 360)
@@ -110,7 +132,6 @@ class RAdam(Adam):
         safe = ops.where(tractable, rho, 6.0)  # keeps the root real in the branch not taken
         top = (safe - 4) * (safe - 2) * rho_inf
         bottom = (rho_inf - 4) * (rho_inf - 2) * safe
-        rectified = ops.cast(ops.sqrt(top / bottom * c2), dtype) / (ops.sqrt(v) + self.epsilon)
+        rectified = ops.sqrt(top / bottom * c2) / (ops.sqrt(v) + self.epsilon)
         direction = m * ops.where(tractable, rectified, 1.0)
-        step = ops.cast(ops.cast(learning_rate, c1.dtype) / c1, dtype)
-        self.assign_sub(variable, direction * step)
+        self.assign_sub(variable, ops.cast(direction * step, variable.dtype))
