@@ -123,10 +123,11 @@ class Dropout(keras.layers.Layer):
 
     Sets elements to 0 and scales the others by `1 / (1 - rate)`. The mask is a hash of (seed,
     layer name, step, element) and reads no backend's generator. The step is saved with the model,
-    so that a loaded model goes on with the next mask.
+    so that a loaded model goes on with the next mask. Files of weights fit networks with Keras's
+    dropout or none, and theirs fit here.
 
     Args:
-        rate: Float in [0, 1). Share of the elements to drop.
+        rate: Float in [0, 1]. Share of the elements to drop.
         noise_shape: Shape of the mask, with `None` for the size of the inputs. Along a dimension
             of size 1 the mask does not change. Defaults to the shape of the inputs.
         seed: Integer >= 0. Defaults to `0`. Layers of one model may share it.
@@ -151,22 +152,25 @@ class Dropout(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if not 0 <= rate < 1:
-            raise ValueError(f"`rate` must be in [0, 1). Received: rate={rate}")
+        if not 0 <= rate <= 1:
+            raise ValueError(f"`rate` must be in [0, 1]. Received: rate={rate}")
         self.rate = rate
         self.noise_shape = None if noise_shape is None else tuple(noise_shape)
         self.seed = seed
-        # Keras's holder of (key, step): state that JAX threads through, but not a weight.
         key = generator(seed, f"{self.name}/mask").integers(2**31)
-        self.seed_generator = keras.random.SeedGenerator(int(key))
+        self.mask_state = _MaskState(int(key), name="mask_state", dtype=self.dtype_policy)
+        self.seed_generator = self.mask_state.seed_generator
         self.supports_masking = True
         self.built = True
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if not training or self.rate == 0:
             return inputs
+        if self.rate == 1:
+            return ops.zeros_like(inputs)
         keep = self.keep(self.seed_generator.next(), ops.shape(inputs))
-        return inputs * (ops.cast(keep, inputs.dtype) / (1 - self.rate))
+        scale = ops.ones((), inputs.dtype) / (1 - self.rate)
+        return ops.where(keep, inputs * scale, ops.zeros((), inputs.dtype))
 
     def keep(self, key_and_step: Tensor, input_shape: Sequence[int]) -> Tensor:
         """Return the mask of one step: a boolean tensor, true where an element is kept.
@@ -191,11 +195,22 @@ class Dropout(keras.layers.Layer):
         own = {"rate": self.rate, "noise_shape": self.noise_shape, "seed": self.seed}
         return {**super().get_config(), **own}
 
+
+class _MaskState(keras.layers.Layer):
+    """Saves dropout's key and step in a place of a file where Keras's dropout reads nothing."""
+
+    def __init__(self, key: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        # Keras's holder of (key, step): state that JAX threads through, but not a weight.
+        self.seed_generator = keras.random.SeedGenerator(key)
+        self.built = True
+
     def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
         store["key_and_step"] = ops.convert_to_numpy(self.seed_generator.state).astype("int64")
 
     def load_own_variables(self, store: MutableMapping[str, Any]) -> None:
-        self.seed_generator.state.assign(np.array(store["key_and_step"]))
+        if "key_and_step" in store:
+            self.seed_generator.state.assign(np.array(store["key_and_step"]))
 
 
 @keras.saving.register_keras_serializable(package="mnist_keras")

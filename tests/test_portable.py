@@ -7,6 +7,7 @@ from keras import ops
 from keras.ops import convert_to_numpy
 from numpy.testing import assert_allclose, assert_array_equal
 
+import mnist_keras
 from mnist_keras import Dropout, FanInUniform, GlorotUniform, HeUniform, SpatialDropout2D
 from mnist_keras._foundations.seeds import generator
 from mnist_keras.portable import _mix
@@ -156,11 +157,59 @@ def test_mixed_precision_and_gradient():
     assert set(np.unique(convert_to_numpy(y))) == {0.0, 2.0}
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1, 2])
+@pytest.mark.parametrize("rate", [-0.1, 1.1, 2, float("nan")])
 def test_bad_rate(rate):
-    """A rate outside [0, 1) is refused."""
-    with pytest.raises(ValueError, match=r"`rate` must be in \[0, 1\)"):
+    """A rate outside [0, 1] is refused."""
+    with pytest.raises(ValueError, match=r"`rate` must be in \[0, 1\]"):
         SpatialDropout2D(rate)
+
+
+@pytest.mark.parametrize("number", [np.inf, -np.inf, np.nan, 1e38, -0.0])
+@pytest.mark.parametrize("rate", [0.5, 1])
+@pytest.mark.parametrize("name", ["Dropout", "SpatialDropout2D"])
+def test_any_number_is_dropped(name, rate, number):
+    """Dropped elements are 0 and kept ones scaled, whatever they are, as in Keras's layer."""
+    x = np.full((4, 2, 2, 16), number, np.float32)
+    ours, theirs = (
+        getattr(mnist_keras, name)(rate, seed=1),
+        getattr(keras.layers, name)(rate, seed=1),
+    )
+    found, right = (convert_to_numpy(layer(x, training=True)) for layer in (ours, theirs))
+    for y in found, right:
+        assert y.shape == x.shape
+        assert np.any(y == 0)
+        assert number == 0 or np.all(y == 0) == (rate == 1)
+        kept = y[y != 0]
+        assert_array_equal(kept, np.full(kept.shape, number, np.float32) * np.float32(2))
+
+
+def network(*dropout):
+    """Return a small network with this dropout before its last layer."""
+    first, last = keras.layers.Conv2D(4, 1), keras.layers.Conv2D(2, 1)
+    return keras.Sequential([keras.Input((2, 2, 3)), first, *dropout, last])
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
+@pytest.mark.parametrize("name", ["Dropout", "SpatialDropout2D", None])
+def test_weights_fit_networks_with_kerass_dropout_or_none(name, suffix, tmp_path):
+    """Files of weights go both ways; only ours know the step, and they keep it."""
+    ours = network(getattr(mnist_keras, name or "Dropout")(0.5, name="mine"))
+    theirs = network(*([getattr(keras.layers, name)(0.5)] if name else []))
+    ours(np.ones((1, 2, 2, 3), np.float32), training=True)
+    for source, target in ((theirs, ours), (ours, theirs)):
+        path = tmp_path / f"{source.name}{suffix}"
+        source.save(path) if suffix == ".keras" else source.save_weights(path)
+        target.set_weights([0 * weights for weights in target.get_weights()])
+        target.load_weights(path)
+        assert len(source.get_weights()) == 4
+        for a, b in zip(source.get_weights(), target.get_weights(), strict=True):
+            assert_array_equal(a, b)
+        source.set_weights([1 + weights for weights in source.get_weights()])
+    again = network(getattr(mnist_keras, name or "Dropout")(0.5, name="mine"))
+    again.load_weights(path)
+    state = [convert_to_numpy(one.layers[1].seed_generator.state) for one in (again, ours)]
+    assert_array_equal(*state)
+    assert state[0][1] == 1
 
 
 @pytest.mark.parametrize("kind", [GlorotUniform, HeUniform])
