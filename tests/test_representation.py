@@ -84,6 +84,42 @@ def test_losses_survive_saving():
         NTXent(0)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("kind", [NTXent, VICReg])
+def test_16_bits_are_promoted(kind, dtype):
+    """The loss is that of float32, by its own dtype or Keras's default; its dtype is saved."""
+    right = value(kind(), A, B)
+    loss = kind(dtype=dtype)
+    assert value(loss, A, B) == right
+    assert loss.get_config()["dtype"] == dtype
+    assert type(loss).from_config(loss.get_config()).dtype == "float32"
+    in_16_bits = [ops.cast(ops.convert_to_tensor(view), "bfloat16") for view in (A, B)]
+    assert float(loss(*in_16_bits)) == pytest.approx(right, rel=0.02)
+    if dtype == "bfloat16":
+        keras.config.set_floatx(dtype)
+        try:
+            assert value(kind(), A, B) == right
+        finally:
+            keras.config.set_floatx("float32")
+
+
+@pytest.mark.parametrize("kind", [NTXent, VICReg])
+@pytest.mark.parametrize("rows", [[0], [2, 3], [0, 1, 2, 3, 4, 5]])
+def test_vectors_of_length_0_have_a_finite_gradient(kind, rows):
+    """Weights stay finite after a step, whether one projection is 0, two or all are."""
+    x = np.ones((6, 2, 2, 2, 1), "float32") + np.arange(6).reshape(6, 1, 1, 1, 1)
+    x[:, 1, 0] -= 1.5
+    x[rows] = 0
+    parts = [keras.layers.Flatten(), keras.layers.Dense(3, use_bias=False)]
+    network = keras.Sequential([keras.Input((2, 2, 1)), *parts])
+    head = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, use_bias=False)])
+    model = SiameseModel(network, head, kind())
+    model.compile(keras.optimizers.SGD(0.01))
+    assert np.isfinite(model.fit(x, verbose=0).history["loss"][0])
+    assert all(np.isfinite(weights).all() for weights in model.get_weights())
+    assert max(np.abs(weights).max() for weights in model.get_weights()) < 100
+
+
 def test_each_image_has_its_loss():
     """Without reduction there is one number for each image, as with any Keras loss."""
     for loss in (NTXent(reduction=None), VICReg(reduction=None)):
@@ -141,6 +177,57 @@ def test_a_siamese_model_of_any_parts(images):
     features = [network.predict_on_batch(pairs[:, view]) for view in (0, 1)]
     expected = np.stack([head.predict_on_batch(part) for part in features], 1)
     np.testing.assert_allclose(model.predict_on_batch(pairs), expected, rtol=1e-4, atol=1e-5)
+
+
+def siamese(head=None, **dense):
+    """Return a small compiled model, whose encoder has a dense layer of these options."""
+    network = [keras.layers.Flatten(), keras.layers.Dense(4, **dense)]
+    network = keras.Sequential([keras.Input((4, 4, 1)), *network], name="network")
+    head = head or keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)], name="head")
+    model = SiameseModel(network, head, NTXent(0.2))
+    model.compile(keras.optimizers.Adam(0.01))
+    return model
+
+
+PAIRS = np.random.default_rng(0).random((8, 2, 4, 4, 1), dtype=np.float32)
+
+
+def test_a_siamese_model_is_saved(tmp_path):
+    """A checkpoint gives the same projections and objective, and trains on as the model does."""
+    model, path = siamese(), tmp_path / "siamese.keras"
+    model.fit(PAIRS, verbose=0, callbacks=[keras.callbacks.ModelCheckpoint(path)])
+    loaded = keras.saving.load_model(path)
+    assert type(loaded) is SiameseModel
+    assert loaded.objective.get_config() == model.objective.get_config()
+    projections = [one.predict(PAIRS, verbose=0) for one in (loaded, model)]
+    np.testing.assert_array_equal(*projections)
+    losses = [one.fit(PAIRS, epochs=2, verbose=0).history["loss"] for one in (loaded, model)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+class Adding(keras.layers.Layer):
+    """Adds a constant to the loss."""
+
+    def call(self, inputs):
+        self.add_loss(0.25 * ops.ones((2,)))
+        return inputs
+
+
+def test_what_parts_add_to_the_loss_counts():
+    """Regularizers and `add_loss` of encoder and projector are in the loss that is minimized."""
+    plain, decayed = siamese(), siamese(kernel_regularizer=keras.regularizers.L2(0.1))
+    head = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), Adding()])
+    adding = siamese(head=head)
+    for model in (decayed, adding):
+        model(PAIRS)
+        model.set_weights(plain.get_weights())
+    penalty = 0.1 * np.square(plain.get_weights()[0]).sum()
+    objective, with_penalty, with_constant = (
+        model.evaluate(PAIRS, verbose=0) for model in (plain, decayed, adding)
+    )
+    assert with_penalty == pytest.approx(objective + penalty, rel=1e-5)
+    assert with_constant == pytest.approx(objective + 0.5, rel=1e-5)
+    assert decayed.fit(PAIRS, verbose=0).history["loss"] == [pytest.approx(with_penalty, rel=1e-5)]
 
 
 @pytest.mark.any_backend

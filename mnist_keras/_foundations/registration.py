@@ -7,13 +7,12 @@ does not import Keras. It waits until Keras is imported, and then imports these 
 import importlib
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
 # Each module of the package that registers classes with Keras.
-MODULES = ("losses.focal", "losses.two_views", "optimizers", "portable")
+MODULES = ("losses.focal", "losses.two_views", "models.siamese", "optimizers", "portable")
 
 
 def with_keras() -> None:
@@ -30,20 +29,26 @@ def _register() -> None:
 
 
 class _AfterKeras(importlib.abc.MetaPathFinder):
-    """Waits for the first import of Keras, and registers our classes when it is done."""
+    """Waits until Keras has been imported, and registers our classes then.
+
+    Until then it stays: others, such as TensorFlow, only ask where Keras is.
+    """
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         if name != "keras":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        finders = (finder for finder in sys.meta_path if finder is not self)
+        specs = (finder.find_spec(name, path, target) for finder in finders)
+        spec = next(filter(None, specs), None)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_and_register(module: ModuleType) -> None:
                 execute(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
                 _register()
 
             spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]

@@ -6,19 +6,25 @@ import keras
 from keras import ops
 
 from mnist_keras._foundations.typing import Tensor
+from mnist_keras.losses.wide import WideLoss
+
+# Keras's epsilon of `ops.normalize`, whose gradient is NaN below it.
+_LEAST_LENGTH = 1e-7
 
 
 @keras.saving.register_keras_serializable(package="mnist_keras")
-class NTXent(keras.losses.Loss):
+class NTXent(WideLoss):
     """SimCLR's loss: tells the other view of an image from all views of the other images.
 
         ℓ(a, b) = −log( exp(a·b / τ) / Σ exp(a·z / τ) ),   z over all 2n views but a itself
 
-    Projections are scaled to length 1. The loss of an image is the mean of ℓ(a, b) and ℓ(b, a).
+    Projections are scaled to length 1; one without a length stays 0 and has no gradient. The loss
+    of an image is the mean of ℓ(a, b) and ℓ(b, a).
 
     Args:
         temperature: τ, above 0. Defaults to `0.5`.
-        **kwargs: `reduction`, `name` and `dtype` of `keras.losses.Loss`.
+        reduction, name: See `keras.losses.Loss`.
+        dtype: The dtype of the computations; 16-bit types are promoted to float32.
 
     Call arguments:
         y_true: Projections of one view of each image, shape `(n, size)`.
@@ -34,16 +40,22 @@ class NTXent(keras.losses.Loss):
         [Chen et al., 2020](https://arxiv.org/abs/2002.05709)
     """
 
-    def __init__(self, temperature: float = 0.5, name: str = "nt_xent", **kwargs: Any):
+    def __init__(
+        self,
+        temperature: float = 0.5,
+        name: str = "nt_xent",
+        reduction: str | None = "sum_over_batch_size",
+        dtype: Any = None,
+    ):
         if not temperature > 0:
             raise ValueError(f"`temperature` must be above 0. Received: temperature={temperature}")
-        super().__init__(name=name, **kwargs)
+        super().__init__(name, reduction, dtype)
         self.temperature = temperature
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Return the loss of each image, shape `(n,)`."""
         n = ops.shape(y_pred)[0]
-        views = ops.normalize(ops.concatenate([y_true, y_pred]), axis=-1)
+        views = _of_length_1(ops.concatenate([y_true, y_pred]))
         similar = ops.matmul(views, ops.transpose(views)) / self.temperature
         # A view is not told from itself.
         others = similar - 1e9 * ops.eye(2 * n, dtype=similar.dtype)
@@ -56,7 +68,7 @@ class NTXent(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable(package="mnist_keras")
-class VICReg(keras.losses.Loss):
+class VICReg(WideLoss):
     """VICReg's loss: makes two views of an image alike, without letting features collapse.
 
         λ · mean (a − b)²  +  μ · mean relu(1 − √(Var + ε))  +  ν · Σ_{i≠j} Cov_ij² / size
@@ -68,7 +80,8 @@ class VICReg(keras.losses.Loss):
         invariance: λ. Defaults to the paper's `25.0`.
         variance: μ. Defaults to `25.0`.
         covariance: ν. Defaults to `1.0`.
-        **kwargs: `reduction`, `name` and `dtype` of `keras.losses.Loss`.
+        reduction, name: See `keras.losses.Loss`.
+        dtype: The dtype of the computations; 16-bit types are promoted to float32.
 
     Call arguments:
         y_true: Projections of one view of each image, shape `(n, size)`; at least two.
@@ -84,9 +97,10 @@ class VICReg(keras.losses.Loss):
         variance: float = 25.0,
         covariance: float = 1.0,
         name: str = "vicreg",
-        **kwargs: Any,
+        reduction: str | None = "sum_over_batch_size",
+        dtype: Any = None,
     ):
-        super().__init__(name=name, **kwargs)
+        super().__init__(name, reduction, dtype)
         self.invariance = invariance
         self.variance = variance
         self.covariance = covariance
@@ -97,7 +111,7 @@ class VICReg(keras.losses.Loss):
         collapsed, alike = 0.0, 0.0
         for view in (y_true, y_pred):
             count = ops.cast(ops.shape(view)[0], view.dtype) - 1
-            centered = view - ops.mean(view, axis=0)
+            centered = view - ops.mean(view, axis=0, keepdims=True)
             covariance = ops.matmul(ops.transpose(centered), centered) / count
             variance = ops.diagonal(covariance)
             collapsed += ops.mean(ops.relu(1 - ops.sqrt(variance + 1e-4))) / 2
@@ -108,3 +122,9 @@ class VICReg(keras.losses.Loss):
     def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("invariance", "variance", "covariance")}
         return {**super().get_config(), **own}
+
+
+def _of_length_1(vectors: Tensor) -> Tensor:
+    squares = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
+    has_length = squares > _LEAST_LENGTH**2
+    return vectors * ops.where(has_length, ops.rsqrt(ops.where(has_length, squares, 1.0)), 0.0)

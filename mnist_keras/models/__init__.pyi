@@ -4,5 +4,6 @@ from .original import basic_net as basic_net
 from .original import cnn as cnn
 from .prediction import predict as predict
 from .prediction import softmax as softmax
+from .siamese import SiameseModel as SiameseModel
 from .torch_weights import load_torch_state as load_torch_state
 from .torch_weights import torch_state as torch_state

@@ -4,14 +4,14 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import layers
 
-from mnist_keras._foundations.typing import Tensor
 from mnist_keras.datasets.augmentation import ELASTIC, Warp, warp
 from mnist_keras.datasets.batches import WarpedBatches
 from mnist_keras.datasets.images import Images
 from mnist_keras.losses.two_views import NTXent, VICReg
 from mnist_keras.models.encoders import encoder
+from mnist_keras.models.siamese import SiameseModel as SiameseModel
 from mnist_keras.optimizers import Adam
 from mnist_keras.portable import HeUniform
 from mnist_keras.training.fit import fit
@@ -21,50 +21,6 @@ from mnist_keras.training.record import History, OnEpoch
 # Chosen by cross-validation on training images: see docs/representation.md.
 _TEMPERATURE = 0.5
 _RATE, _DECAY = 5e-3, 1e-4
-
-
-class SiameseModel(keras.Model):
-    """An encoder that learns from pairs of views through a projector and a loss.
-
-    `compile` takes an optimizer alone; `fit` takes batches of shape
-    `(n, 2, height, width, channels)`, e.g. `PairedViews`. One definition trains on every backend:
-    only `compute_loss` is overridden.
-
-    Args:
-        encoder: Model from images to features.
-        projector: Model from features to projections; only training needs it.
-        objective: Loss of two batches of projections, e.g. `NTXent` or `VICReg`.
-    """
-
-    def __init__(
-        self,
-        encoder: keras.Model,
-        projector: keras.Model,
-        objective: keras.losses.Loss,
-        **kwargs: Any,
-    ):
-        super().__init__(**kwargs)
-        self.encoder = encoder
-        self.projector = projector
-        self.objective = objective
-
-    def call(self, pairs: Tensor, training: bool = False) -> Tensor:
-        """Return the projections of pairs of views, shape `(n, 2, size)`."""
-        images = ops.reshape(pairs, (-1, *pairs.shape[2:]))
-        features = self.encoder(images, training=training)
-        projections = self.projector(features, training=training)
-        return ops.reshape(projections, (-1, 2, projections.shape[-1]))
-
-    def compute_loss(
-        self,
-        x: Tensor = None,
-        y: Tensor = None,
-        y_pred: Tensor = None,
-        sample_weight: Tensor = None,
-        training: bool = True,
-    ) -> Tensor:
-        """Return the objective of both views' projections."""
-        return self.objective(y_pred[:, 0], y_pred[:, 1])
 
 
 class PairedViews(WarpedBatches):
