@@ -7,6 +7,7 @@ from keras import ops
 from keras.ops import convert_to_numpy
 from numpy.testing import assert_allclose, assert_array_equal
 
+import mnist_keras
 from mnist_keras import basic_net, cnn
 from mnist_keras.models import encoders, original
 from mnist_keras.models.encoders import encoder, small_cnn
@@ -88,6 +89,95 @@ def test_torch_state_has_pytorchs_layout(build):
     load_torch_state(other, state)
     for mine, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
         assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_16_bit_states(dtype):
+    """Weights in 16 bits go in, and those of a 16-bit model come out in a type of NumPy's."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    state = torch_state(basic_net((4, 4, 1), 3, seed=1))
+    in_16_bits = {
+        name: array.astype(getattr(ml_dtypes, dtype, dtype)) for name, array in state.items()
+    }
+    model = basic_net((4, 4, 1), 3)
+    load_torch_state(model, in_16_bits)
+    for name, array in torch_state(model).items():
+        assert_array_equal(array, in_16_bits[name].astype("float32"))
+    keras.config.set_dtype_policy(dtype)
+    try:
+        small = basic_net((4, 4, 1), 3, seed=1)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for name, array in torch_state(small).items():
+        assert array.dtype == ("float16" if dtype == "float16" else "float32")
+        assert_allclose(array, state[name], atol=2e-3)
+
+
+def conv(**options):
+    return keras.layers.Conv2D(2, 1, name="conv", **options)
+
+
+def chain(*parts):
+    return keras.Sequential([keras.Input((2, 3, 3)), *parts])
+
+
+def dense(**options):
+    return keras.layers.Dense(4, name="dense", **options)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [[], ["Dropout"], ["ReLU", "Dropout"], ["portable"]],
+)
+def test_other_chains_have_the_order_of_pytorch(between):
+    """Pixels are put in order through what leaves them in place after they were flattened."""
+    made = {"Dropout": keras.layers.Dropout(0.5), "ReLU": keras.layers.ReLU()}
+    made["portable"] = mnist_keras.Dropout(0.5)
+    model = chain(conv(), keras.layers.Flatten(), *(made[name] for name in between), dense())
+    state = torch_state(model)
+    x = np.random.default_rng(0).normal(size=(5, 2, 3, 3)).astype("float32")
+    # PyTorch: channels come first, and are flattened first.
+    kernel = state["conv.weight"][:, :, 0, 0]
+    y = np.einsum("nyxc,oc->noyx", x, kernel) + state["conv.bias"][:, None, None]
+    y = np.maximum(y, 0) if "ReLU" in between else y
+    expected = y.reshape(5, -1) @ state["dense.weight"].T + state["dense.bias"]
+    assert_allclose(convert_to_numpy(model(x)), expected, rtol=1e-4, atol=1e-5)
+    before = model.get_weights()
+    model.set_weights([0 * weights for weights in before])
+    load_torch_state(model, state)
+    for mine, right in zip(model.get_weights(), before, strict=True):
+        assert_array_equal(mine, right)
+
+
+def branched():
+    inputs = keras.Input((2, 3, 3))
+    x = keras.layers.Flatten()(inputs)
+    return keras.Model(inputs, keras.layers.Dense(4, name="a")(x) + keras.layers.Dense(4)(x))
+
+
+FLATTEN = keras.layers.Flatten
+REFUSED = {
+    "normalized": lambda: small_cnn((16, 16, 1)),
+    "no bias": lambda: chain(FLATTEN(), dense(use_bias=False)),
+    "permuted": lambda: chain(keras.layers.Permute((3, 1, 2)), FLATTEN(), dense()),
+    "reshaped": lambda: chain(conv(), keras.layers.Reshape((12,)), dense()),
+    "dense on images": lambda: chain(dense(), FLATTEN()),
+    "channels first": lambda: chain(FLATTEN(data_format="channels_first"), dense()),
+    "depthwise": lambda: chain(keras.layers.DepthwiseConv2D(1), FLATTEN(), dense()),
+    "transposed": lambda: chain(keras.layers.Conv2DTranspose(2, 1), FLATTEN(), dense()),
+    "branched": branched,
+    "not built": lambda: keras.Sequential([FLATTEN(), dense()]),
+    "nested": lambda: chain(chain(conv(), FLATTEN()), dense()),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_models_without_a_certain_order_are_refused(name):
+    """Neither do their weights come out, nor do any go in."""
+    model = REFUSED[name]()
+    for refuse in torch_state, lambda model: load_torch_state(model, {}):
+        with pytest.raises(ValueError, match="must be a built chain of `Dense`"):
+            refuse(model)
 
 
 def test_wrong_torch_states_are_one_error_and_change_nothing():
