@@ -331,7 +331,7 @@ def continued(python):
 
 @pytest.mark.slow
 def test_a_saved_model_goes_on_with_the_same_bits(tmp_path, continued):
-    """The last two of five epochs are the same from a file: weights, moments, masks and order go on."""
+    """The last two of five epochs are the same from a file: weights, moments, masks and order."""
     backend = keras.backend.backend()
     whole = continued(backend, 0, tmp_path / "model.keras")
     assert continued(backend, 3, tmp_path / "model.keras") == whole[3:]

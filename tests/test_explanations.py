@@ -536,6 +536,7 @@ def test_models_that_are_refused(arrange, said):
             occlusion(model, IMAGES, patch=4)
 
 
+@pytest.mark.slow
 def test_grad_cam_of_finite_differences(trained, digits):
     """The gradient of a deep layer is that of finite differences of its logit."""
     model = trained("cnn").model
@@ -558,6 +559,7 @@ def test_grad_cam_of_finite_differences(trained, digits):
     assert_allclose(found, enlarged[..., 0] / enlarged.max(), atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "conv3"])
 def test_grad_cam_of_any_layer_and_class(layer, trained, digits):
     """Every convolution gives maps of the image's size in 0…1, other ones for other classes."""
@@ -616,7 +618,7 @@ def test_occlusion_finds_what_counts():
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda model, x: grad_cam(model, x, layer="fc1"), "no convolution 'fc1'. Known: conv1"),
+        (lambda model, x: grad_cam(model, x, layer="fc"), "no convolution 'fc'. Known: conv1"),
         (lambda model, x: grad_cam(model, x, np.array([10] * 30)), r"one class in 0…9 for each"),
         (lambda model, x: grad_cam(model, x, np.array([-1] * 30)), r"one class in 0…9 for each"),
         (lambda model, x: occlusion(model, x, np.array([1])), r"one class in 0…9 for each of 30"),
@@ -628,7 +630,7 @@ def test_occlusion_finds_what_counts():
 def test_wrong_arguments(call, said, trained, digits):
     """A layer, class or patch that cannot be is named."""
     with pytest.raises(ExplanationError, match=said):
-        call(trained("cnn").model, digits.images)
+        call(trained("small_cnn").model, digits.images)
 
 
 def test_a_network_without_convolutions(trained, digits):
@@ -639,6 +641,7 @@ def test_a_network_without_convolutions(trained, digits):
     assert occlusion(model, digits.images[:2], stride=6).max() == 1
 
 
+@pytest.mark.slow
 def test_random_weights_give_other_maps(trained, digits):
     """Maps depend on what was learned: those of the untrained network hardly resemble them."""
     model, before = trained("cnn").model, trained("cnn").untrained()
@@ -649,6 +652,7 @@ def test_random_weights_give_other_maps(trained, digits):
         assert np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs]) < 0.7
 
 
+@pytest.mark.slow
 def test_erasing_what_a_map_points_to(trained, digits):
     """It lowers the probability more than erasing as much elsewhere; a wrong map does not."""
     model = trained("cnn").model
@@ -676,6 +680,7 @@ def test_erasure_erases_what_it_says():
     assert 0 <= found.elsewhere[0] <= found.pointed[0] + 1e-6
 
 
+@pytest.mark.slow
 def test_features_are_what_the_last_layer_takes(trained, digits_data):
     """The last layer makes the logits of them."""
     model = trained("cnn").model
