@@ -36,17 +36,7 @@ ASIDE = re.compile(
 _NO_IMAGES = "no images (.bmp, .gif, .jpeg, .jpg, .png)"
 # What may be given in place of a folder, by the end of its name.
 _ARCHIVES = (
-    ".zip",
-    ".tar",
-    ".tgz",
-    ".tbz",
-    ".tbz2",
-    ".txz",
-    ".7z",
-    ".rar",
-    ".gz",
-    ".bz2",
-    ".xz",
+    *(".zip", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".7z", ".rar", ".gz", ".bz2", ".xz"),
     ".zst",
 )
 _TABLES = (
