@@ -287,6 +287,7 @@ def test_report_needs_no_backend(finished, python):
 
 
 # Does to a folder what `run` does to it, but copies the records of another one and trains nothing.
+# Its disk is slow, so that most kills hit a file that is half written.
 COPY = """
 import sys, time
 from pathlib import Path
@@ -300,11 +301,19 @@ ready, out = (ResultsFolder(Path(path)) for path in sys.argv[1:])
 plan = ready.read_plan()
 records = choose(plan, ready.records()[0])
 figures.all_figures = lambda results: {}  # takes longer than everything else
+
+def write_slowly(path, content):
+    with path.open("wb") as file:
+        file.write(content[: len(content) // 2])
+        file.flush()
+        time.sleep(0.03)
+        file.write(content[len(content) // 2 :])
+
+Path.write_bytes = write_slowly
 with out.writing():
     out.write_plan(plan)
     out.set_aside_damaged()
     for run in missing_runs(plan, out):
-        time.sleep(0.03)
         out.write_record(records[run])
     write_report(out)
 """

@@ -46,6 +46,7 @@ BASE = [0.90, 0.91, 0.89, 0.92, 0.90, 0.88]
         (0.0, "higher", 0, "not supported"),
         (-0.03, "lower", 0, "supported"),
         (0.03, "lower", 0, "reversed"),
+        (0.0, "lower", 0, "not supported"),
         (0.03, "no higher", 0.005, "reversed"),
         (-0.03, "no higher", 0.005, "supported"),
         (0.0, "no higher", 0.02, "supported"),
