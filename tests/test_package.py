@@ -30,8 +30,8 @@ def state():
 before, modules = state(), set(sys.modules)
 import {module}
 assert state() == before
-new = {{name.split(".")[0] for name in set(sys.modules) - modules}}
-print(sorted(new - {allowed}))
+new, old = ({{name.split(".")[0] for name in names}} for names in (sys.modules, modules))
+print(sorted(new - old - {allowed}))
 """
     assert python("-c", code).strip() == "['lazy_loader', 'mnist_keras']"
 

@@ -22,7 +22,7 @@ from mnist_keras.experiments.experiment import Arm, Claim, Experiment
 from mnist_keras.experiments.plan import Plan
 from mnist_keras.experiments.report import csv_json, figures, page, rows, tables
 from mnist_keras.experiments.results_folder import ResultsFolder, read_record
-from mnist_keras.training.record import RecordError
+from mnist_keras.training.record import FORMAT, RecordError
 from mnist_keras.training.settings import Settings
 
 pytestmark = pytest.mark.any_backend
@@ -108,6 +108,16 @@ def test_a_damaged_record_is_named(written, damage, message):
     with pytest.raises(RecordError, match=message) as error:
         read_record(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("number", [FORMAT - 1, FORMAT + 1])
+def test_a_record_of_another_version_is_named(number, written, monkeypatch):
+    """Neither an older nor a newer form is taken for this one."""
+    with monkeypatch.context() as other:
+        other.setattr("mnist_keras.training.record.FORMAT", number)
+        path = written(3)
+    with pytest.raises(RecordError, match="written by another version of mnist-keras"):
+        read_record(path)
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ class TrainingFiles(MutableMapping[str, Training]):
     def __setitem__(self, name: str, training: Training) -> None:
         file = io.BytesIO()
         history = np.array(training.history.model_dump_json())
-        np.savez(file, allow_pickle=False, **training.weights, **{_HISTORY: history})
+        np.savez(file, **training.weights, **{_HISTORY: history})
         self.path.mkdir(parents=True, exist_ok=True)
         write(self._file(name), file.getvalue())
 

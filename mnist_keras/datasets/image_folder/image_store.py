@@ -129,7 +129,7 @@ class ImageStore:
             if remembered != contents():
                 return None
             pixels = None
-            if self.cache != "none" and fingerprints.any():
+            if self.cache != "none" and (fingerprints != b"").any():
                 os.utime(self._array)
                 pixels = np.load(self._array, mmap_mode="r")
                 if pixels.shape != self.shape:
