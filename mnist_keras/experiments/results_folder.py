@@ -9,6 +9,7 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
@@ -212,7 +213,8 @@ class TrainingFiles(MutableMapping[str, Training]):
     def __setitem__(self, name: str, training: Training) -> None:
         file = io.BytesIO()
         history = np.array(training.history.model_dump_json())
-        np.savez(file, **training.weights, **{_HISTORY: history})
+        arrays: dict[str, Any] = {**training.weights, _HISTORY: history}
+        np.savez(file, **arrays)
         self.path.mkdir(parents=True, exist_ok=True)
         write(self._file(name), file.getvalue())
 
