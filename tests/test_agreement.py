@@ -55,6 +55,7 @@ def problems(original, other):
     return compare(("a", original), ("b", other)).outside(Tolerance())
 
 
+@pytest.mark.slow
 def test_twice_the_same_run_is_the_same_bits(original, trained):
     """On one backend, a run repeated is identical in every number."""
     found = compare(("a", original), ("b", trained()))
@@ -91,6 +92,7 @@ def test_one_other_weight_is_seen(original, trained, monkeypatch):
     assert "weights not identical" in problems(original, trained())
 
 
+@pytest.mark.slow
 def test_one_other_mask_bit_is_seen(original, trained, monkeypatch):
     """One channel of one image that is kept where it was dropped, or the reverse."""
     unchanged = portable.Dropout.keep

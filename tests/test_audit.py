@@ -453,6 +453,7 @@ def test_every_table_says_what_is_left_out(run, invoke, two_classes, picture, tm
     assert invoke("report", out).stdout == result.stdout
 
 
+@pytest.mark.slow
 def test_run_trains_from_every_cache_alike(run, tmp_path):
     """The numbers of a run do not depend on where its images are kept."""
     for kept in CACHES:

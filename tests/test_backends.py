@@ -91,6 +91,7 @@ def test_broken_backend_is_one_line_and_exit_4(tmp_path):
     assert result.stderr.strip() == expected
 
 
+@pytest.mark.slow
 def test_keras_json_and_caps_change_no_number(tmp_path, write_experiment, invoke, python):
     """Another data format, float type, epsilon or a cap on epochs leaves every number alone."""
     experiment = write_experiment(tmp_path, {"name": "Basic Net"})

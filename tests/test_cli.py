@@ -88,6 +88,7 @@ def test_run_prints_tables_and_writes_results(invoke, short, tmp_path):
         assert figure.format == "PNG"
 
 
+@pytest.mark.slow
 @pytest.mark.any_backend
 def test_a_written_source_gives_the_numbers_of_the_source(invoke, short, tmp_path):
     """`data` and then `run --data` is the run that draws with the same seed."""
@@ -104,6 +105,7 @@ def test_a_written_source_gives_the_numbers_of_the_source(invoke, short, tmp_pat
             assert one[quantity] == other[quantity]
 
 
+@pytest.mark.slow
 @pytest.mark.any_backend
 def test_own_folder_without_heldout(invoke, short, tmp_path, write_images):
     """A user's folder trains without held-out images; other classes and sizes are fine."""
@@ -240,6 +242,7 @@ def test_default_results_lie_beside_the_data(there, invoke, short, two_classes, 
     assert invoke("run", short, "--dry-run").stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize(
     ("number", "code", "jobs"), [(signal.SIGINT, 130, "1"), (signal.SIGTERM, 143, "2")]

@@ -109,6 +109,7 @@ def probabilities_of(trained, image):
     return softmax(logits[0].astype(float))
 
 
+@pytest.mark.slow
 @parametrize("name", ["small_cnn", "basic_net"])
 def test_answer_is_what_the_model_makes_of_the_drawing(trained, name):
     """Class, probabilities, image and map are those of the drawing as the model takes it."""
@@ -346,6 +347,7 @@ def test_what_is_not_available_is_one_line(opened, model_file, port, monkeypatch
     assert 'pip install "mnist-keras[demo]"' in found.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 @parametrize(
     ("number", "code"),
@@ -401,6 +403,7 @@ def settled(browser, **texts):
     WebDriverWait(browser, PATIENCE, 0.1).until(says)
 
 
+@pytest.mark.slow
 @any_backend
 @parametrize("kind", ["mouse", "touch"])
 def test_a_browser_shows_what_the_model_makes_of_strokes(trained, browser, kind):

@@ -424,6 +424,7 @@ def test_float64_logits_are_computed_in_float64(options):
     assert_allclose(float(loss([0, 0], logits)), sum(right), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ignore_class", "dtype"), [(-1, "int32"), (255, "uint8"), (1, "int64")])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_ignored_rows_leave_no_trace(ignore_class, dtype, label_smoothing):
@@ -709,6 +710,7 @@ def losses_of(model, y=Y, **kwargs):
 JIT = [False] if keras.backend.backend() == "torch" else [False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", JIT)
 def test_fit(jit_compile):
     """A model trains, compiled or not, with integer, one-hot and ignored labels."""
@@ -847,6 +849,7 @@ def test_trap_alpha_off_the_last_axis():
     assert_allclose(right[1], [0.716022, 0.0041443, 0.0091356], rtol=1e-4)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, derandomize=True, database=None)
 @given(st.data())
 def test_any_case_meets_the_oracle(data):

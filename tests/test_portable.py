@@ -134,6 +134,7 @@ def test_state_is_saved(tmp_path):
     assert model.count_params() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize(("kind", "shape"), [(SpatialDropout2D, (2, 2, 8)), (Dropout, (8,))])
 def test_fit_counts_steps(kind, shape, jit_compile):

@@ -43,6 +43,7 @@ def encoder_file(unlabeled, tmp_path_factory, invoke):
     return path
 
 
+@pytest.mark.slow
 def test_pretrain_is_the_library(encoder_file, digits_data):
     """The file holds the encoder that `pretrain` gives for these images, in any order."""
     loaded = load_encoder(encoder_file)
@@ -66,6 +67,7 @@ def test_encoders_and_models_are_not_interchangeable(encoder_file, model_file, i
     invoke("predict", encoder_file, encoder_file, code=3)
 
 
+@pytest.mark.slow
 def test_train_from_an_encoder(encoder_file, tmp_path, invoke):
     """Training begins with the encoder's weights, and the card says where they come from."""
     path = tmp_path / "model.keras"
@@ -162,6 +164,7 @@ def test_wrong_input_is_one_line(line, code, said, invoke, tmp_path):
     assert not list(tmp_path.glob("*.keras"))
 
 
+@pytest.mark.slow
 def test_an_encoder_of_other_images_is_refused(unlabeled, tmp_path, invoke):
     """Its first layer takes as many channels as it saw."""
     path = tmp_path / "gray.keras"

@@ -18,6 +18,7 @@ def blocks(language, path=PATH):
     return re.findall(rf"```{language}\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_examples_run(page, tmp_path, monkeypatch, image_folder, model_file):
     """The Python blocks run from top to bottom; train-50 and model.keras are at hand."""

@@ -149,6 +149,7 @@ def test_pairs_are_two_views_of_each_image(images):
     assert len(PairedViews(images[:7], ELASTIC)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["simclr", "vicreg"])
 def test_pretraining_learns_and_repeats(images, method):
     """The loss falls; twice the same is the same bits; another seed is another encoder."""
@@ -161,6 +162,7 @@ def test_pretraining_learns_and_repeats(images, method):
     assert pretrain(images, method, epochs=1, width=4, seed=2)[1].loss[0] != history.loss[0]
 
 
+@pytest.mark.slow
 def test_a_siamese_model_of_any_parts(images):
     """Encoder, projector and loss are the caller's; only their weights are trained."""
     network = encoder((16, 16, 1), width=2)

@@ -113,6 +113,7 @@ def test_other_versions_and_data_are_never_mixed_in(run, finished):
     assert contents(finished) == before
 
 
+@pytest.mark.slow
 def test_more_epochs_and_earlier_scores(run, finished, tmp_path, write_experiment):
     """A longer training serves a shorter arm; a run scored elsewhere is trained again, wider."""
     write_experiment(tmp_path, {"name": "a", "epochs": 1})

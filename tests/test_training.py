@@ -76,12 +76,14 @@ def test_record_of_a_run(train_run):
     assert history.diverged is None
 
 
+@pytest.mark.slow
 def test_first_loss_is_that_of_the_initial_weights(train_run, initial_log_p):
     """With one batch an epoch, the first loss is the loss before any step."""
     history = train_run(1, batch_size=160, loss="crossentropy").record.history
     assert history.loss[0] == pytest.approx(-initial_log_p.mean(), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["crossentropy", "focal"])
 def test_runs_compare_on_hard_labels(loss, train_run, initial_log_p):
     """With smoothed labels, cross entropy and focal loss are those of the labels themselves."""
@@ -102,6 +104,7 @@ def test_images_are_scaled_to_one(train_run):
     np.testing.assert_array_equal(x, batches.x[batches.order[:40]] / np.float32(255))
 
 
+@pytest.mark.slow
 def test_same_run_same_numbers_whatever_ran_before(train_run):
     """A model that served other seeds gives the numbers of a new one, and so do more scores."""
     new, used = train_run(4).record, Networks()
@@ -112,6 +115,7 @@ def test_same_run_same_numbers_whatever_ran_before(train_run):
     np.testing.assert_array_equal(again.scores[4].heldout, new.scores[4].heldout)
 
 
+@pytest.mark.slow
 def test_shorter_run_is_the_beginning_of_a_longer_one(train_run):
     """The first epochs of a longer run are the shorter run, to the last bit."""
     one, two = train_run(2).record, train_run(2, 5).record
@@ -147,6 +151,7 @@ def test_dropout_starts_anew_for_each_run(middles):
     assert one.history.loss == two.history.loss
 
 
+@pytest.mark.slow
 def test_run_learns(train_run):
     """Thirty epochs bring Basic Net far above chance on images it never saw."""
     record = train_run(30).record
@@ -176,6 +181,7 @@ def test_settings_decide_loss_and_optimizer(optimizer, loss):
     assert model.output_shape == (None, 7)
 
 
+@pytest.mark.slow
 def test_nothing_reads_a_backends_generator(train_run):
     """Seeding every other generator differently changes no number."""
     losses = []
@@ -185,6 +191,7 @@ def test_nothing_reads_a_backends_generator(train_run):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_the_model_is_what_the_record_describes(train_run, data_of):
     """The model of a plain run gave the record's classes, and no later run changes it."""
     trained = train_run(2)
