@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,12 @@ def pytest_configure(config):
     running = sys.modules["keras"].backend.backend()
     if running != asked:
         pytest.exit(f"asked for {asked!r}, but Keras runs on {running!r}", 4)
+
+
+def pytest_collection_modifyitems(items):
+    """Modules with slow tests come first, so that no worker is left alone with one."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True)
