@@ -288,7 +288,7 @@ def test_report_needs_no_backend(finished, python):
 
 
 # Does to a folder what `run` does to it, but copies the records of another one and trains nothing.
-# Its disk is slow, so that most kills hit a file that is half written.
+# Its disk is slow, so that each file is half written for a while.
 COPY = """
 import sys, time
 from pathlib import Path
