@@ -4,7 +4,6 @@ import errno
 import json
 import math
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -288,9 +287,11 @@ def test_report_needs_no_backend(finished, python):
 
 
 # Does to a folder what `run` does to it, but copies the records of another one and trains nothing.
-# Its disk is slow, so that each file is half written for a while.
-COPY = """
-import sys, time
+# Its disk is slow, so that each file is half written for a while. It does so in a process of its
+# own, killed at a random moment after that one has begun to write, again and again; the last one
+# is left alone.
+KILLS = """
+import os, random, signal, sys, time
 from pathlib import Path
 from mnist_keras.experiments.plan import choose
 from mnist_keras.experiments.report import figures
@@ -298,62 +299,50 @@ from mnist_keras.experiments.report.write import write_report
 from mnist_keras.experiments.results_folder import ResultsFolder
 from mnist_keras.experiments.run import missing_runs
 
-ready, out = (ResultsFolder(Path(path)) for path in sys.argv[1:])
+ready, out = (ResultsFolder(Path(path)) for path in sys.argv[1:3])
 plan = ready.read_plan()
 records = choose(plan, ready.records()[0])
 figures.all_figures = lambda results: {}  # takes longer than everything else
 
-def write_slowly(path, content):
-    with path.open("wb") as file:
-        file.write(content[: len(content) // 2])
-        file.flush()
-        time.sleep(0.03)
-        file.write(content[len(content) // 2 :])
+def start():
+    reading, begins = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(begins)
+        os.read(reading, 1)
+        return child
 
-Path.write_bytes = write_slowly
-with out.writing():
-    out.write_plan(plan)
-    out.set_aside_damaged()
-    for run in missing_runs(plan, out):
-        out.write_record(records[run])
-    write_report(out)
+    def write_slowly(path, content):
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+            file.flush()
+            os.write(begins, b".")
+            time.sleep(0.03)
+            file.write(content[len(content) // 2 :])
+
+    Path.write_bytes = write_slowly
+    with out.writing():
+        out.write_plan(plan)
+        out.set_aside_damaged()
+        for run in missing_runs(plan, out):
+            out.write_record(records[run])
+        write_report(out)
+    os._exit(0)
+
+moments, killed = random.Random(0), 0
+for _ in range(int(sys.argv[3])):
+    child = start()
+    time.sleep(moments.uniform(0, 0.1))
+    os.kill(child, signal.SIGKILL)
+    killed += os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert out.records()[1] == []
+assert os.waitpid(start(), 0)[1] == 0
+print(killed, "killed")
 """
 
 
-@pytest.fixture
-def killed():
-    """The function that starts a program, kills it at a random moment, and lets it end at last."""
-
-    def kill(program, out, times, seed):
-        def start():
-            command = [sys.executable, *map(str, program), str(out)]
-            return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-        def end(process):
-            assert process.wait() == 0, process.stderr.read()
-
-        moments, started = random.Random(seed), time.monotonic()
-        with start() as process:
-            end(process)
-        seconds, whole = time.monotonic() - started, contents(out, TABLES)
-        shutil.rmtree(out)
-        for _ in range(times):
-            with start() as process:
-                time.sleep(seconds * moments.uniform(0.2, 0.9))
-                process.send_signal(signal.SIGKILL)
-            if out.exists():
-                assert ResultsFolder(out).records()[1] == []
-        with start() as process:
-            end(process)
-        assert contents(out, TABLES) == whole
-        assert not list(out.rglob("*.unfinished*"))
-
-    return kill
-
-
-@posix
-@pytest.mark.slow
-def test_twenty_kills_at_random_moments(record, tmp_path, killed):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="its processes are forks")
+def test_twenty_kills_at_random_moments(record, tmp_path, python):
     """However often and whenever a folder's writer is killed, it ends with the same bytes."""
     settings = Settings(model="basic_net", epochs=2)
     made = [record(seed, settings) for seed in range(20)]
@@ -369,16 +358,27 @@ def test_twenty_kills_at_random_moments(record, tmp_path, killed):
         ready.write_plan(plan)
         for one in made:
             ready.write_record(one)
-    killed(["-c", COPY, ready.path], tmp_path / "out", times=20, seed=0)
+    python("-c", KILLS, ready.path, tmp_path / "whole", 0)
+    assert int(python("-c", KILLS, ready.path, tmp_path / "out", 20).split()[0]) > 10
+    assert contents(tmp_path / "out", TABLES) == contents(tmp_path / "whole", TABLES)
+    assert not list((tmp_path / "out").rglob("*.unfinished*"))
 
 
 @posix
 @pytest.mark.slow
-def test_a_killed_run_goes_on(short, finished, tmp_path, killed):
+def test_a_killed_run_goes_on(short, finished, tmp_path):
     """The program itself, killed twice: what it trained is kept, and its tables are the same."""
-    program = ["-m", "mnist_keras", *arguments(short, tmp_path / "out")[:-1]]
-    killed(program, tmp_path / "out", times=2, seed=1)
-    assert contents(tmp_path / "out") == contents(finished)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "mnist_keras", *arguments(short, out)]
+    for records in (1, 2):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            while len(ResultsFolder(out).records()[0]) < records:
+                assert process.poll() is None
+                time.sleep(0.05)
+            process.send_signal(signal.SIGKILL)
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    assert contents(out) == contents(finished)
+    assert not list(out.rglob("*.unfinished*"))
 
 
 def test_a_folder_that_cannot_be_one(tmp_path):
