@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from filelock import FileLock
 from PIL import Image
 
 from mnist_keras._foundations import backends
@@ -147,27 +148,41 @@ def digits_data():
 
 
 @pytest.fixture(scope="session")
-def trained(digits_data):
-    """The function that returns a network of that name, trained for a few epochs on digits."""
+def model_file(digits_data, tmp_path_factory):
+    """The function that returns the file of a network, trained for a few epochs on digits.
+
+    The workers of one run share it.
+    """
+    from mnist_keras.inference.model_file import save_model
     from mnist_keras.inference.trained_model import train_model
     from mnist_keras.training.settings import Settings
 
-    common = {"loss": "crossentropy", "activation": "relu", "epochs": 4}
-    return functools.cache(lambda name: train_model(Settings(model=name, **common), 0, digits_data))
+    own = tmp_path_factory.getbasetemp()
+    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
-
-@pytest.fixture(scope="session")
-def model_file(trained, tmp_path_factory):
-    """The function that returns the file of such a network."""
-    from mnist_keras.inference.model_file import save_model
-
-    @functools.cache
-    def save(model):
-        path = tmp_path_factory.mktemp("models") / f"{model}.keras"
-        save_model(path, trained(model))
+    def save(name):
+        path = folder / f"{name}.keras"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                settings = Settings(model=name, loss="crossentropy", activation="relu", epochs=4)
+                save_model(path, train_model(settings, 0, digits_data))
         return path
 
     return save
+
+
+@pytest.fixture(scope="session")
+def trained(model_file):
+    """The function that returns such a network."""
+    from mnist_keras.inference.model_file import load_model
+
+    return functools.cache(lambda name: load_model(model_file(name)))
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Reports have no figures, which take longer than all that these tests look at."""
+    monkeypatch.setattr("mnist_keras.experiments.report.figures.all_figures", lambda results: {})
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def forget():
 
 
 @pytest.fixture
-def run(invoke, two_classes, tmp_path, write_experiment):
+def run(invoke, two_classes, tmp_path, write_experiment, without_figures):
     """The function that trains one epoch on `two_classes`."""
     path = write_experiment(tmp_path, {"name": "a"}, epochs=1)
     return functools.partial(invoke, "run", path, "--data", two_classes)

@@ -43,7 +43,8 @@ def warp_threads():
 
 
 def join_threads():
-    gc.collect()
+    if warp_threads():  # of batches that nothing holds any more
+        gc.collect()
     for thread in warp_threads():
         thread.join(timeout=10)
 

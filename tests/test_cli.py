@@ -90,6 +90,7 @@ def test_run_prints_tables_and_writes_results(invoke, short, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.any_backend
+@pytest.mark.usefixtures("without_figures")
 def test_a_written_source_gives_the_numbers_of_the_source(invoke, short, tmp_path):
     """`data` and then `run --data` is the run that draws with the same seed."""
     invoke("data", "digits", tmp_path / "digits", "--per-class", 12)
@@ -107,6 +108,7 @@ def test_a_written_source_gives_the_numbers_of_the_source(invoke, short, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.any_backend
+@pytest.mark.usefixtures("without_figures")
 def test_own_folder_without_heldout(invoke, short, tmp_path, write_images):
     """A user's folder trains without held-out images; other classes and sizes are fine."""
     rng = np.random.default_rng(0)

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_keras._foundations import backends
 from mnist_keras._foundations.files import FileError, shown_names
 from mnist_keras.inference import model_file as model_files
 from mnist_keras.inference.model_file import ModelFileError, load_model, save_model
@@ -317,27 +316,3 @@ def test_a_failed_write_leaves_the_old_file(trained, tmp_path, monkeypatch):
         save_model(path, trained("basic_net"))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["model.keras"]
-
-
-LOAD = """
-import sys
-from mnist_keras._foundations import backends
-backends.use(backends.choose())
-import numpy as np
-from pathlib import Path
-from mnist_keras.inference.model_file import load_model
-from mnist_keras.models.prediction import predict
-images = np.random.default_rng(0).integers(0, 256, (20, 28, 28, 3), dtype=np.uint8)
-np.save(sys.argv[2], predict(load_model(Path(sys.argv[1])).model, images))
-"""
-
-
-@pytest.mark.several_backends
-@pytest.mark.skipif(len(backends.installed()) < 2, reason="needs two backends")
-def test_every_backend_reads_it(model_file, trained, images, tmp_path, python):
-    """In a fresh process on another backend, the file gives the same logits."""
-    expected = predict(trained("cnn").model, images)
-    for backend in backends.installed():
-        out = tmp_path / f"{backend}.npy"
-        python("-c", LOAD, model_file("cnn"), out, environment={"KERAS_BACKEND": backend})
-        np.testing.assert_allclose(np.load(out), expected, atol=1e-5)

@@ -63,7 +63,7 @@ def run(invoke, short):
     return lambda output, code=0: invoke(*arguments(short, output), code=code)
 
 
-def contents(folder, names=TABLES + FIGURES):
+def contents(folder, names=TABLES):
     return {name: (folder / name).read_bytes() for name in names}
 
 
@@ -74,15 +74,16 @@ def trained(result):
 
 def test_again_trains_nothing_and_prints_the_same(run, finished_once, finished):
     """A finished run is printed again from its records, byte for byte."""
-    before = contents(finished)
+    before = contents(finished, TABLES + FIGURES)
     first, again = finished_once[1], run(finished)
     assert (trained(first), trained(again)) == (4, 0)
     assert "4 of 4 runs are already there." in again.stderr
     assert again.stdout == first.stdout
-    assert contents(finished) == before
+    assert contents(finished, TABLES + FIGURES) == before
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_figures")
 def test_only_what_is_missing_or_damaged_is_trained(run, finished):
     """A record that is gone, cut, changed or foreign is redone; what was there is kept aside."""
     before = contents(finished)
@@ -99,6 +100,7 @@ def test_only_what_is_missing_or_damaged_is_trained(run, finished):
     assert sorted((finished / "records").glob("*.json")) == paths
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_other_versions_and_data_are_never_mixed_in(run, finished):
     """A record of another version or of other images stays where it is and is in no table."""
     before = contents(finished)
@@ -113,6 +115,7 @@ def test_other_versions_and_data_are_never_mixed_in(run, finished):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_figures")
 def test_more_epochs_and_earlier_scores(run, finished, tmp_path, write_experiment):
     """A longer training serves a shorter arm; a run scored elsewhere is trained again, wider."""
     write_experiment(tmp_path, {"name": "a", "epochs": 1})
@@ -152,7 +155,6 @@ def test_choose_and_widened(record):
     assert widened(replace(run, seed=1, scored_at=(1,)), [record]).scored_at == (1,)
 
 
-@pytest.mark.slow
 def test_a_second_process_is_refused(run, tmp_path):
     """Who comes second to a folder is told who is there, and changes nothing."""
     out = tmp_path / "out"
@@ -161,11 +163,13 @@ def test_a_second_process_is_refused(run, tmp_path):
         refused = run(out, code=2)
         assert f"{out}: another run (process {os.getpid()}) is writing here" in refused.stderr
         assert not list((out / "records").iterdir())
-    run(out)
+    with ResultsFolder(out).writing() as stopped:
+        assert stopped is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX locks")
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+@pytest.mark.usefixtures("without_figures")
 def test_a_file_system_without_locks(number, run, tmp_path, monkeypatch):
     """A file stands for the lock: it is said, keeps a second run out, and is gone at the end."""
 
@@ -186,17 +190,17 @@ def test_a_file_system_without_locks(number, run, tmp_path, monkeypatch):
         assert said
 
 
-@pytest.mark.slow
-def test_a_stale_lock_is_no_lock(run, tmp_path):
+@pytest.mark.usefixtures("without_figures")
+def test_a_stale_lock_is_no_lock(run, finished):
     """What a killed run leaves is named and swept, and does not stop the next one."""
-    out = tmp_path / "out"
-    (out / "records").mkdir(parents=True)
+    out = finished
     (out / ".running").write_text("12345")
     names = (".tables.md.12345.unfinished.md", "records/.a.json.1.unfinished.json")
     leftovers = [out / name for name in names]
     for leftover in leftovers:
         leftover.write_text("half")
-    assert ResultsFolder(out).records() == ([], [])
+    records, damaged = ResultsFolder(out).records()
+    assert (len(records), damaged) == (4, [])
     result = run(out)
     assert "the last run here (process 12345) was stopped" in result.stderr
     assert not any(leftover.exists() for leftover in leftovers)
@@ -204,6 +208,7 @@ def test_a_stale_lock_is_no_lock(run, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_figures")
 def test_full_disk_loses_nothing(run, finished, tmp_path, monkeypatch):
     """When the disk is full the run ends with one line; what it had is whole; it can go on."""
     out = tmp_path / "full"
@@ -227,11 +232,11 @@ def test_full_disk_loses_nothing(run, finished, tmp_path, monkeypatch):
 
 def test_report_from_records_alone(invoke, finished):
     """The report makes every file again, and says what it leaves out."""
-    before = contents(finished)
+    before = contents(finished, TABLES + FIGURES)
     for name in (*TABLES, *FIGURES, "report.html", "costs.md"):
         (finished / name).unlink()
     again = invoke("report", finished)
-    assert contents(finished) == before
+    assert contents(finished, TABLES + FIGURES) == before
     assert again.stdout.startswith((finished / "tables.md").read_text())
     for format, name in (("csv", "tables.csv"), ("json", "tables.json"), ("html", "report.html")):
         shown = invoke("report", finished, "--format", format)
@@ -267,6 +272,7 @@ def test_report_of_something_else(made, message, invoke, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_folder_of_another_version_is_refused(run, finished):
     """Its records are not set aside one by one: one line says why, and nothing changes."""
     path = finished / "plan.json"
@@ -377,7 +383,7 @@ def test_a_killed_run_goes_on(short, finished, tmp_path):
                 time.sleep(0.05)
             process.send_signal(signal.SIGKILL)
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-    assert contents(out) == contents(finished)
+    assert contents(out, TABLES + FIGURES) == contents(finished, TABLES + FIGURES)
     assert not list(out.rglob("*.unfinished*"))
 
 

@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.any_backend,
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals"),
-    pytest.mark.usefixtures("interruptible"),
+    pytest.mark.usefixtures("interruptible", "without_figures"),
 ]
 
 ARMS = ({"name": "one"}, {"name": "other", "loss": "crossentropy"})
@@ -27,12 +27,6 @@ TABLES = ("tables.md", "tables.csv", "tables.tex", "tables.json")
 # Keras tells the batches of each epoch, and each training, when it begins and when it ends.
 IN_THE_SECOND_RUN = 7
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-
-
-@pytest.fixture(autouse=True)
-def _no_figures(monkeypatch):
-    """Nothing here looks at figures, and drawing them takes longer than the runs."""
-    monkeypatch.setattr("mnist_keras.experiments.report.figures.all_figures", lambda results: {})
 
 
 @pytest.fixture

@@ -107,6 +107,7 @@ def test_a_split_of_other_images(tmp_path, digits):
 @pytest.mark.parametrize(
     "drawn", [("--source", "digits"), ("--data", "mine"), ("--data", "mine", "--per-class", "9")]
 )
+@pytest.mark.usefixtures("without_figures")
 def test_run_saves_and_takes_a_split(
     drawn, invoke, tmp_path, monkeypatch, write_images, write_experiment, digits
 ):

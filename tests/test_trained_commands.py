@@ -36,6 +36,7 @@ def image(folder):
     return next(folder.rglob("*.png"))
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_train_is_the_run(invoke, tmp_path, write_experiment):
     """The model's accuracies are those that `run` gives the same settings and seed."""
     path = tmp_path / "mlp.keras"
@@ -413,6 +414,7 @@ def test_other_classes_and_sizes_are_refused(trained, digits_data, write_images,
 @pytest.mark.parametrize(
     "model", [pytest.param("basic_net", marks=pytest.mark.any_backend), "small_cnn"]
 )
+@pytest.mark.usefixtures("without_figures")
 def test_explain_command(
     model, invoke, model_file, digits_data, write_images, write_experiment, tmp_path
 ):
