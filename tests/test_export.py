@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.mark.parametrize("format", HERE)
-@pytest.mark.parametrize("model", ["basic_net", pytest.param("cnn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", ["basic_net", pytest.param("small_cnn", marks=pytest.mark.slow)])
 def test_the_runtime_gives_the_same_logits(model, format, trained, digits_data, tmp_path):
     """Loaded by its runtime, the file gives the logits of genuine images, one or many at a time."""
     for package in FORMATS[format].backends[BACKEND]:

@@ -40,8 +40,8 @@ def test_a_saved_model_comes_back(model, model_file, trained, images):
 
 def test_keras_reads_it_too(model_file, trained, images):
     """To programs that know only Keras, the file is a plain `.keras` file."""
-    found = predict(keras.saving.load_model(model_file("cnn")), images)
-    np.testing.assert_allclose(found, predict(trained("cnn").model, images), atol=1e-5)
+    found = predict(keras.saving.load_model(model_file("small_cnn")), images)
+    np.testing.assert_allclose(found, predict(trained("small_cnn").model, images), atol=1e-5)
 
 
 def test_untrained(trained, images):
