@@ -1,12 +1,15 @@
 """The command line: tables end to end, exit codes, and one line for every wrong input."""
 
+import functools
 import json
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -33,6 +36,7 @@ def test_every_command_has_help(invoke):
     assert set(cli.commands) == {
         *("run", "list", "report", "compare", "data", "check"),
         *("train", "pretrain", "predict", "evaluate", "explain", "export", "demo"),
+        *("doctor", "help"),
     }
     for name in cli.commands:
         assert len(invoke(name, "--help").output.splitlines()) > 5
@@ -40,12 +44,70 @@ def test_every_command_has_help(invoke):
 
 
 @pytest.mark.any_backend
-def test_list_names_every_experiment(invoke):
-    """All experiments are listed with their sections and arms."""
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_help_fits_the_terminal(invoke, columns):
+    """Every command stands under one heading with a whole sentence, and has an example."""
+    invoke = functools.partial(invoke, terminal_width=columns)
+    overview = invoke("--help").output
+    _, _, *sections = re.split(r"^[A-Z].*:$", overview, flags=re.MULTILINE)
+    named = [name for section in sections for name in re.findall(r"^  (\w+)", section, re.M)]
+    assert sorted(named) == sorted(cli.commands)
+    assert not any("..." in section for section in sections)
+    for name in cli.commands:
+        said = invoke("help", name).output
+        assert said == invoke(name, "--help").output
+        assert f"  mnist-keras {name}" in said
+        lines = said.splitlines()
+        wrapped = [line for line in lines if not line.lstrip().startswith("mnist-keras ")]
+        assert max(map(len, wrapped)) <= columns
+    assert invoke("help").output == overview
+    assert "No such command 'nope'" in invoke("help", "nope", code=2).stderr
+    headings = ["Images:", "Model:", "Training:", "Options:"]
+    assert [line for line in invoke("help", "train").output.splitlines() if line in headings] == (
+        headings
+    )
+
+
+@pytest.mark.any_backend
+def test_doctor_says_what_a_bug_report_needs(invoke, trained, monkeypatch):
+    """Versions, backends, settings and a training are printed; without a backend, all but that."""
+    train = Mock(return_value=trained("basic_net"))
+    monkeypatch.setattr("mnist_keras.inference.trained_model.train_model", train)
+    monkeypatch.setenv("KERAS_MAX_EPOCHS", "1")
+    monkeypatch.setenv("MNIST_KERAS_IDX", "idx")
+    said = invoke("doctor").stdout
+    assert f"  keras: {keras.__version__}" in said
+    assert "  KERAS_MAX_EPOCHS: 1" in said
+    assert "MNIST: idx, which MNIST_KERAS_IDX names" in said
+    assert "held-out accuracy" in said.splitlines()[-1]
+    found = json.loads(invoke("doctor", "--format", "json", "--backend", "numpy", code=4).stdout)
+    assert found["training"].startswith("none: --backend: 'numpy' cannot train")
+    running = keras.backend.backend()
+    assert found["backends"][running].startswith(sys.modules[running].__version__)
+    assert train.call_count == 1
+
+
+@pytest.mark.any_backend
+def test_doctor_names_a_broken_backend(tmp_path, python):
+    """A backend that does not import is said to be so, with the reason."""
+    (tmp_path / "torch.py").write_text("raise ImportError('libfoo.so: no such file')")
+    command = ("-m", "mnist_keras", "doctor", "--format", "json", "--backend", "torch")
+    found = json.loads(python(*command, codes=(4,), environment={"PYTHONPATH": str(tmp_path)}))
+    expected = "does not import: ImportError: libfoo.so: no such file"
+    assert found["backends"]["torch"].endswith(expected)
+    assert found["training"].startswith("none: 'torch' is installed but does not import")
+
+
+@pytest.mark.any_backend
+def test_list_names_every_experiment(invoke, monkeypatch):
+    """All experiments are listed with their sections, arms and minutes."""
+    monkeypatch.setenv("COLUMNS", "60")
     lines = invoke("list").output.splitlines()
     names = "epochs architecture loss optimizer activation agreement representation"
-    assert [line.split()[0] for line in lines] == names.split()
-    assert "(section 3.4): cross entropy, focal loss" in lines[2]
+    assert [line.split(":")[0] for line in lines if line[0] != " "] == names.split()
+    assert "loss: Cross entropy against focal loss (section 3.4)" in lines
+    assert "  2 arms, about 1 min a seed on two cores: cross entropy ·" in lines
+    assert max(map(len, lines)) <= 60
     schema = json.loads(invoke("list", "--schema").output)
     assert {"title", "arms", "claims", "settings"} <= set(schema["properties"])
 

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from mnist_keras._foundations.files import reason
 
@@ -122,6 +123,11 @@ def _reuse_large_blocks() -> None:
     if mallopt is not None:
         mallopt(m_mmap_threshold, 2**30)
         mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def keras_home() -> Path:
+    """Return the folder of Keras's settings and downloads, without importing Keras."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
 
 
 def versions() -> dict[str, str]:

@@ -14,10 +14,12 @@ from typing import Any
 import click
 
 from mnist_keras._foundations import stopping
+from mnist_keras.cli import options
 from mnist_keras.cli.check import check
 from mnist_keras.cli.compare import compare
 from mnist_keras.cli.data import data
 from mnist_keras.cli.demo import demo
+from mnist_keras.cli.doctor import doctor
 from mnist_keras.cli.evaluate import evaluate
 from mnist_keras.cli.explain import explain
 from mnist_keras.cli.export import export
@@ -51,7 +53,35 @@ class _Terminated(SystemExit):
     code = 128 + signal.SIGTERM
 
 
+@click.command("help", epilog=options.example("mnist-keras help train"))
+@click.argument("command", required=False)
+@click.pass_context
+def help_of(ctx: click.Context, command: str | None) -> None:
+    """Show the help of a command."""
+    context = ctx.find_root()
+    if command is not None:
+        _, found, _ = cli.resolve_command(context, [command])
+        assert found  # else it was refused
+        context = click.Context(found, info_name=command, parent=context)
+    click.echo(context.get_help())
+
+
+# What one does, and the commands for it.
+_SECTIONS = {
+    "Reproduce and check": (list_experiments, run, report, compare),
+    "Your own images": (data, check),
+    "Your own model": (train, pretrain, predict, evaluate, export),
+    "Look inside": (explain, demo),
+    "This program": (doctor, help_of),
+}
+
+
 class _Commands(click.Group):
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for heading, commands in _SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(str(c.name), c.get_short_help_str(200)) for c in commands])
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             result = super().invoke(ctx)
@@ -85,11 +115,9 @@ def cli() -> None:
     """
 
 
-for command in (
-    *(run, report, compare, check, data, train, pretrain, predict),
-    *(evaluate, explain, export, demo, list_experiments),
-):
-    cli.add_command(command)
+for commands in _SECTIONS.values():
+    for command in commands:
+        cli.add_command(command)
 
 
 def main() -> None:

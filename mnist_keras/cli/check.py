@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SHOWN = 10
 
 
-@click.command()
+@click.command(epilog=options.example("mnist-keras check photos"))
 @click.argument("path", metavar="DIR", type=options.NamedPath(path_type=Path))
 @options.word("--format", ("text", "json"), "text", "How to print it; json lists every finding.")
 @options.number(
@@ -29,7 +29,7 @@ _SHOWN = 10
 @options.word("--color-mode", ColorMode, "rgb", "The channels that the images are read in.")
 @options.max_files
 def check(path: Path, format: str, color_mode: ColorMode, **asked: Any) -> None:
-    """Read every image below DIR and report everything that is wrong, by kind.
+    """Read every image below DIR and report what is wrong, by kind.
 
     DIR is whatever `run --data` takes: class folders, training and test folders, IDX files, or an
     .npz file. Nothing is written to it. Exit code 0 if `run` would take it, 3 if it is refused.

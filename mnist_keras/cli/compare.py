@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mnist_keras.cli import options
 from mnist_keras.cli.field_options import fields_command, given
 
 if TYPE_CHECKING:
     from mnist_keras.experiments.agreement import Tolerance
 
 
-@click.command(cls=fields_command("mnist_keras.experiments.agreement:Tolerance"))
+@click.command(
+    cls=fields_command("mnist_keras.experiments.agreement:Tolerance"),
+    epilog=options.example("mnist-keras compare results/jax results/torch"),
+)
 @click.argument(
     "directories",
     nargs=-1,
@@ -22,8 +26,9 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
 )
 def compare(directories: tuple[Path, ...], **tolerances: Any) -> None:
-    """Compare the records below DIR… (what `run --output DIR` wrote), run by run.
+    """Compare the records of several results folders, run by run.
 
+    Each DIR is an --output of `run`.
     Each run's records, of several backends, machines or versions, are held against the first.
     Exit code 5 if any pair is outside the tolerances.
     """

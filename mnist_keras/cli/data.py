@@ -8,7 +8,7 @@ from mnist_keras.cli import options
 from mnist_keras.datasets.choices import SOURCES
 
 
-@click.command()
+@click.command(epilog=options.example("mnist-keras data digits here --per-class 20"))
 @click.argument("source", type=click.Choice(list(SOURCES)))
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 @options.idx
@@ -27,8 +27,9 @@ def data(
     channels: str,
     backend: str | None,
 ) -> None:
-    """Write SOURCE below DIRECTORY: train-50/0…9, drawn with --seed, and heldout/0…9, the rest.
+    """Write a source as folders of images, one for each class.
 
+    DIRECTORY gets train-50/0…9, drawn with --seed, and heldout/0…9, the rest.
     mnist and fashion_mnist come from --idx (for mnist also MNIST_KERAS_IDX) or through Keras (its
     cache, else a download); digits are scikit-learn's 1,797 scans and need no network.
     """

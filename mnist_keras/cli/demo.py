@@ -13,7 +13,7 @@ from mnist_keras.cli.data_options import seed_images
 from mnist_keras.cli.progress import progress
 
 
-@click.command()
+@click.command(epilog=options.example("mnist-keras demo model.keras"))
 @click.argument("model", type=options.NamedPath(path_type=Path), required=False)
 @options.number("--port", 0, "Port of the page's address; 0 takes any free one.", most=65535)
 @click.option("--no-browser", is_flag=True, help="Print the address without opening a browser.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mnist_keras.inference.evaluation import Evaluation
 
 
-@click.command()
+@click.command(epilog=options.example("mnist-keras evaluate model.keras photos --unseen"))
 @options.model
 @options.directory
 @options.word("--format", ("text", "json"), "text", "How the scores are printed.")
@@ -36,7 +36,7 @@ def evaluate(
     backend: str | None,
     **others: Any,
 ) -> None:
-    """Score a model on labeled images, with intervals, for each class, and for calibration.
+    """Score a model on labeled images, with intervals and calibration.
 
     DIR is whatever `run --data` takes, with the model's classes. If it has held-out images, only
     they are scored. Images that the model was trained on are counted: they say nothing about new

@@ -9,7 +9,7 @@ from mnist_keras.cli import options
 from mnist_keras.cli.progress import reading
 
 
-@click.command()
+@click.command(epilog=options.example("mnist-keras explain model.keras photos -o pictures"))
 @options.model
 @options.directory
 @options.output_folder(
@@ -50,7 +50,7 @@ def explain(
     backend: str | None,
     **others: Any,
 ) -> None:
-    """Draw where a model looks, how it sorts images, and what it gets wrong most confidently.
+    """Draw where a model looks, its mistakes, and how it sorts images.
 
     DIR holds labeled images, as for `evaluate`. The pictures are: HiResCAM, Grad-CAM and occlusion
     maps, with the effect of erasing what they point to; t-SNE of pixels and of the features before

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mnist_keras.inference.export import FormatName
 
 
-@click.command()
+@click.command(epilog=options.example("mnist-keras export model.keras --format onnx"))
 @options.model
 @click.option(
     "--format",
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def export(
     model: Path, format: "FormatName", output: Path | None, overwrite: bool, backend: str | None
 ) -> None:
-    """Write a model for another runtime, once that runtime has given the same logits.
+    """Write a model for another runtime that gives the same logits.
 
     onnx needs TensorFlow or PyTorch, saved_model and litert need TensorFlow, torch needs PyTorch.
     The model may have been trained on any backend. The exported model takes images with values in

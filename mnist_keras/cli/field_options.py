@@ -1,14 +1,18 @@
 """Options made from the fields of a record: its types, bounds, defaults and descriptions."""
 
 import pkgutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
 
 
 def fields_command(
-    place: str, left_out: Collection[str] = (), instead: Callable[[], dict[str, Any]] = dict
+    place: str,
+    left_out: Collection[str] = (),
+    instead: Callable[[], dict[str, Any]] = dict,
+    sections: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> type[click.Command]:
     """Return a class of commands that also take an option for each field of a record.
 
@@ -19,6 +23,7 @@ def fields_command(
         place: Module and name of the record, as `"package.module:Name"`.
         left_out: Fields that get no option.
         instead: Returns types, by field, to take in place of the record's.
+        sections: Headings in the help, each with the names of its parameters.
     """
 
     class FieldsCommand(click.Command):
@@ -28,6 +33,14 @@ def fields_command(
             own = super().get_params(ctx)
             made = [_option(n, f, kinds[n]) for n, f in fields.items() if n not in left_out]
             return [*own[:-1], *made, *own[-1:]]
+
+        def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+            shown = {p.name: line for p in self.get_params(ctx) if (line := p.get_help_record(ctx))}
+            for heading, names in sections.items():
+                with formatter.section(heading):
+                    formatter.write_dl([shown.pop(name) for name in names])
+            with formatter.section("Options"):
+                formatter.write_dl(list(shown.values()))
 
     return FieldsCommand
 

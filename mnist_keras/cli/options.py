@@ -48,6 +48,12 @@ class LazyChoice(click.ParamType):  # type: ignore[type-arg]  # generic since cl
         return self._choice.get_metavar(*context, **options)
 
 
+def example(*commands: str) -> str:
+    """Return the end of a command's help: what one may type."""
+    lines = "\n".join(f"  {command}" for command in commands)
+    return f"\b\nExample{'s' * (len(commands) > 1)}:\n{lines}"
+
+
 def number(
     flag: str, default: int | None, help: str, least: int = 0, **others: Any
 ) -> Callable[..., Any]:

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 _COLUMNS = ("file", "class", "probability", "runner_up", "runner_up_probability")
 
 
-@click.command()
+@click.command(
+    epilog=options.example(
+        "mnist-keras predict model.keras photo.jpg",
+        "mnist-keras predict model.keras photos --format csv",
+    )
+)
 @options.model
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|-…")
 @options.word("--format", ("table", "csv", "jsonl"), "table", "How the answers are printed.")

@@ -10,7 +10,12 @@ from mnist_keras.cli.data_options import unlabeled_images
 from mnist_keras.cli.progress import progress
 
 
-@click.command()
+@click.command(
+    epilog=options.example(
+        "mnist-keras pretrain photos -o encoder.keras",
+        "mnist-keras train --from encoder.keras --data photos -o model.keras",
+    )
+)
 @options.directory
 @options.output("The file that is written: the encoder with its card.")
 @options.overwrite
@@ -41,8 +46,9 @@ def pretrain(
     backend: str | None,
     **reading: Any,
 ) -> None:
-    """Train an encoder on all images below DIR, without labels, and write it into FILE.keras.
+    """Train an encoder on images without labels.
 
+    It learns from all images below DIR, and is written into FILE.keras.
     The names of folders in DIR make no difference. Two views are made of each image, moved,
     turned, stretched and bent at random, and the encoder learns to give both the same features.
     `mnist-keras train --from FILE.keras` goes on with few labeled images. Images are brought to

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 _FILES = {"csv": "tables.csv", "json": "tables.json", "latex": "tables.tex", "html": "report.html"}
 
 
-@click.command()
+@click.command(epilog=options.example("mnist-keras report results --format csv"))
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @options.word("--format", ("text", *_FILES), "text", "What to print; all forms are written to DIR.")
 @options.strict
 def report(directory: Path, format: str, strict: bool) -> None:
-    """Make everything below DIR (what `run --output DIR` wrote) anew from its records.
+    """Make tables, figures and page anew from the records below DIR.
 
+    DIR is the --output of `run`.
     Writes tables.md, .csv, .tex, .json, the figures and report.html, and prints the tables.
     Nothing is trained, and no backend is needed.
     """

@@ -38,7 +38,13 @@ def _again(*options: str) -> list[str]:
     return [sys.executable, "-m", "mnist_keras", "run", *given[:end], *options, *given[end:]]
 
 
-@click.command(cls=RepeatableCommand)
+@click.command(
+    cls=RepeatableCommand,
+    epilog=options.example(
+        "mnist-keras run loss --seeds 5",
+        "mnist-keras run my.toml --data photos --output mine",
+    ),
+)
 @click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]…")
 @data_options
 @click.option(
@@ -85,7 +91,7 @@ def run(
     backend: str | None,
     **data: Any,
 ) -> None:
-    """Run experiments and print their tables beside the original's numbers.
+    """Run experiments and print their tables beside the original's.
 
     EXPERIMENT is a name from `mnist-keras list`, a TOML file of your own, or `all`. Without one,
     the original's four tables are run. MNIST comes from --idx, the environment variable

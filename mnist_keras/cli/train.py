@@ -21,6 +21,17 @@ _LEFT_OUT = (
     *("copies", "members", "views", "pretraining", "pretraining_epochs", "frozen"),
     *("self_training", "self_training_epochs", "self_training_rounds"),
 )
+_SECTIONS = {
+    "Images": (
+        *("directory", "source", "idx", "per_class", "split", "validation_split", "stratify"),
+        *("on_bad", "cache", "max_files", "unlabeled"),
+    ),
+    "Model": ("model", "width", "activation", "best", "encoder"),
+    "Training": (
+        *("loss", "gamma", "alpha", "label_smoothing", "optimizer", "learning_rate", "schedule"),
+        *("weight_decay", "epochs", "batch_size", "augmentation", "seed"),
+    ),
+}
 
 
 def _networks() -> dict[str, Any]:
@@ -29,7 +40,13 @@ def _networks() -> dict[str, Any]:
     return {"model": Network}
 
 
-@click.command(cls=fields_command("mnist_keras.training.settings:Settings", _LEFT_OUT, _networks))
+@click.command(
+    cls=fields_command("mnist_keras.training.settings:Settings", _LEFT_OUT, _networks, _SECTIONS),
+    epilog=options.example(
+        "mnist-keras train -o cnn.keras",
+        "mnist-keras train --best --data photos -o best.keras",
+    ),
+)
 @options.output("The file that is written: the model with its card.")
 @options.overwrite
 @click.option(

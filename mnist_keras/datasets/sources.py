@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mnist_keras._foundations import backends
 from mnist_keras._foundations.files import FileError, whole
 from mnist_keras.datasets import idx as idx_files
 from mnist_keras.datasets.choices import SOURCES
@@ -41,6 +42,17 @@ def load(source: str, idx: Path | None = None, channels: int = 1) -> LabeledImag
         images, labels = _keras_download(source)
     images = np.repeat(images[..., np.newaxis], channels, axis=-1)
     return LabeledImages.of(name, images, labels, _DIGITS)
+
+
+def origin(source: str) -> str:
+    """Return where `load` would take a source from, without reading or downloading it."""
+    if source == "digits":
+        return "embedded in scikit-learn"
+    if source == "mnist" and (folder := _idx_from_environment()):
+        return f"{folder}, which MNIST_KERAS_IDX names"
+    name = {"mnist": "mnist.npz", "fashion_mnist": "fashion-mnist"}[source]
+    cached = backends.keras_home() / "datasets" / name
+    return str(cached) if cached.exists() else f"a download by Keras to {cached}"
 
 
 def _idx_folder(folder: Path) -> tuple[str, np.ndarray, np.ndarray]:
