@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,9 @@ def test_predict_formats(invoke, model_file, image):
     table = invoke("predict", model_file("basic_net"), image)
     header, line = table.stdout.splitlines()
     assert header.split() == ["file", "class", "probability", "runner-up", "probability"]
+    # Each cell stands below its heading.
+    starts = [[cell.start() for cell in re.finditer(r"\S+", row)] for row in (header, line)]
+    assert starts[0] == starts[1]
     said = json.loads(invoke("predict", model_file("basic_net"), image, "--format", "jsonl").stdout)
     cells = [f"{cell:.6f}" if isinstance(cell, float) else cell for cell in said.values()]
     assert line.split() == cells

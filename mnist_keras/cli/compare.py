@@ -9,6 +9,7 @@ import click
 
 from mnist_keras.cli import options
 from mnist_keras.cli.field_options import fields_command, given
+from mnist_keras.cli.terminal import show
 
 if TYPE_CHECKING:
     from mnist_keras.experiments.agreement import Tolerance
@@ -52,7 +53,6 @@ def print_comparison(directories: Sequence[Path], tolerance: "Tolerance | None" 
         click.echo(sentence, err=True)
     if not agreements:
         raise click.UsageError("no run is there twice: nothing to compare")
-    click.echo(f"{tolerance}\n")
-    for line in markdown_table(agreement.agreement_table(agreements, tolerance)):
-        click.echo(line)
+    table = markdown_table(agreement.agreement_table(agreements, tolerance))
+    show("\n".join([f"{tolerance}", "", *table]) + "\n")
     return not any(pair.outside(tolerance) for pair in agreements)

@@ -9,6 +9,7 @@ import click
 
 from mnist_keras.cli import options
 from mnist_keras.cli.progress import reading
+from mnist_keras.cli.terminal import show
 
 if TYPE_CHECKING:
     from mnist_keras.inference.evaluation import Evaluation
@@ -78,9 +79,11 @@ def evaluate(
         for picture in evaluation_pictures(found, f"{model} on {images.name}"):
             write_picture(output, picture)
         write(output / "evaluation.json", f"{text}\n".encode())
-    if format == "text":
-        text = "\n".join([f"{model} on {images.name}, n = {found.n:,}", *_lines(found)])
-    click.echo(text)
+    if format == "json":
+        click.echo(text)
+    else:
+        first = f"{model} on {images.name}, n = {found.n:,}"
+        show("\n".join([first, *_lines(found)]) + "\n")
 
 
 def _lines(found: "Evaluation") -> Iterator[str]:

@@ -115,6 +115,11 @@ on_bad = word(
     "--on-bad", OnBad, "refuse", "What to do if files cannot be used: stop, or go on without them."
 )
 strict = click.option("--strict", is_flag=True, help="Exit with 5 unless every claim is supported.")
+verbose = click.option(
+    "--verbose",
+    is_flag=True,
+    help="On a terminal, show losses by epoch and costs, too; they are always in the files.",
+)
 overwrite = click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 
 

@@ -68,10 +68,10 @@ def predict(
         else:
             raise click.UsageError("the path is empty")
     names = [escaped(source.name) for source in sources]
-    write = _writer(format, max(map(len, names)))
     classes: Sequence[str] = trained.card.class_names  # JSON keeps them as they are
     if format != "jsonl":
         classes = shown_names(classes)
+    write = _writer(format, max(map(len, names)), max(map(len, classes)))
     bad = 0
     for shown, found in zip(names, classify(trained, sources, invert, fit), strict=True):
         for remark in found.remarks if found.probabilities is not None else ():
@@ -93,8 +93,11 @@ def _cells(probabilities: "np.ndarray", class_names: Sequence[str]) -> list[str]
     return [cell for pair in (*cells, ("", ""))[:2] for cell in pair]
 
 
-def _writer(format: str, width: int) -> Callable[[Sequence[str]], None]:
-    """Return the function that writes one row; the header is written at once."""
+def _writer(format: str, file: int, name: int) -> Callable[[Sequence[str]], None]:
+    """Return the function that writes one row; the header is written at once.
+
+    `file` and `name` are the lengths of the longest file's and class's names.
+    """
     if format == "jsonl":
 
         def write_json(cells: Sequence[str]) -> None:
@@ -113,8 +116,12 @@ def _writer(format: str, width: int) -> Callable[[Sequence[str]], None]:
         write_row(_COLUMNS)
         return write_row
 
-    def write_line(cells: Sequence[str]) -> None:
-        click.echo("  ".join([cells[0].ljust(width), *cells[1:]]).rstrip())
+    heading = ("file", "class", "probability", "runner-up", "probability")
+    widths = [max(*pair) for pair in zip(map(len, heading), (file, name, 0, name, 0), strict=True)]
 
-    write_line(["file", "class", "probability", "runner-up", "probability"])
+    def write_line(cells: Sequence[str]) -> None:
+        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+        click.echo("  ".join(padded).rstrip())
+
+    write_line(heading)
     return write_line

@@ -16,30 +16,38 @@ _SECONDS_BETWEEN_LINES = 10
 
 
 @contextmanager
-def _bar(*columns: str) -> Iterator[tuple[Any, bool]]:
-    """Yield a bar, and whether there is a terminal to show it on."""
-    from rich import progress
+def _bar() -> Iterator[tuple[Any, bool]]:
+    """Yield a bar, and whether there is a terminal to show it on.
+
+    Of a task's line, its description is what a narrow terminal cuts.
+    """
     from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     console = Console(stderr=True)
-    shown = [getattr(progress, name)() for name in (*columns, "TimeRemainingColumn")]
-    description = progress.TextColumn("{task.description}")
-    terminal = console.is_terminal
-    with progress.Progress(description, *shown, console=console, disable=not terminal) as bar:
-        yield bar, terminal
+    columns = (
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
+        TextColumn("{task.fields[at]}", table_column=Column(no_wrap=True)),
+        BarColumn(10),
+        TimeRemainingColumn(compact=True),
+    )
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, disable=hidden, expand=True) as bar:
+        yield bar, console.is_terminal
 
 
 @contextmanager
 def reading() -> Iterator[Callable[[int, int], None]]:
     """Show how many files are read."""
     said = time.monotonic()
-    with _bar("BarColumn", "MofNCompleteColumn") as (bar, terminal):
-        task = bar.add_task("reading images")
+    with _bar() as (bar, terminal):
+        task = bar.add_task("reading images", at="")
 
         def advance(done: int, total: int) -> None:
             nonlocal said
             stopping.check()
-            bar.update(task, completed=done, total=total)
+            bar.update(task, completed=done, total=total, at=f"{done:,} of {total:,}")
             if not terminal and time.monotonic() - said > _SECONDS_BETWEEN_LINES:
                 said = time.monotonic()
                 click.echo(f"{done:,} of {total:,} images read", err=True)
@@ -53,16 +61,19 @@ def progress(runs: "Sequence[Run]") -> "Iterator[Callable[[Run], Callable[[int, 
 
     A stop waits for the end of a batch, and for a record to be written.
     """
-    with _bar("BarColumn") as (bar, terminal), stopping.deferred():
-        task = bar.add_task("", total=sum(run.expected_seconds for run in runs))
+    with _bar() as (bar, terminal), stopping.deferred():
+        task = bar.add_task("", total=sum(run.expected_seconds for run in runs), at="")
 
         def advance(run: "Run") -> Callable[[int, float], None]:
             name = f"[{runs.index(run) + 1}/{len(runs)}] {run.title}"
             epochs = run.settings.all_epochs
+            # A bracket would begin a style.
+            bar.update(task, description=name.replace("[", r"\["), at="compiling")
 
             def on_epoch(epoch: int, loss: float) -> None:
-                said = f"{name}: epoch {epoch}, loss {loss:.4f}"
-                bar.update(task, description=said, advance=run.expected_seconds / epochs)
+                done = "scoring" if epoch == epochs else f"epoch {epoch}/{epochs}"
+                seconds = run.expected_seconds / epochs
+                bar.update(task, at=f"{done}, loss {loss:.4f}", advance=seconds)
                 if epoch == epochs and not terminal:
                     click.echo(f"{name}: loss {loss:.4f}", err=True)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mnist_keras.cli import options
+from mnist_keras.cli.terminal import show
 
 if TYPE_CHECKING:
     from mnist_keras.experiments.report.rows import Results
@@ -18,8 +19,9 @@ _FILES = {"csv": "tables.csv", "json": "tables.json", "latex": "tables.tex", "ht
 @click.command(epilog=options.example("mnist-keras report results --format csv"))
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @options.word("--format", ("text", *_FILES), "text", "What to print; all forms are written to DIR.")
+@options.verbose
 @options.strict
-def report(directory: Path, format: str, strict: bool) -> None:
+def report(directory: Path, format: str, verbose: bool, strict: bool) -> None:
     """Make tables, figures and page anew from the records below DIR.
 
     DIR is the --output of `run`.
@@ -33,18 +35,21 @@ def report(directory: Path, format: str, strict: bool) -> None:
     with folder.writing():
         for error in folder.records()[1]:
             click.echo(f"left out: {error}", err=True)
-        results = print_report(folder, format)
+        results = print_report(folder, format, verbose)
     finish(results, strict)
 
 
-def print_report(folder: "ResultsFolder", format: str) -> "Results":
+def print_report(folder: "ResultsFolder", format: str, verbose: bool) -> "Results":
     """Write the report of a folder and print one of its forms."""
     from mnist_keras.experiments.report import tables
     from mnist_keras.experiments.report.write import write_report
 
     results = write_report(folder)
-    if format == "text":
-        click.echo(f"{tables.markdown(results)}\n{tables.costs(results)}", nl=False)
+    if format == "text" and sys.stdout.isatty() and not verbose:
+        show(tables.markdown(results, brief=True))
+        click.echo(f"\nFigures and losses by epoch:\n{folder.path / _FILES['html']}")
+    elif format == "text":
+        show(f"{tables.markdown(results)}\n{tables.costs(results)}")
     else:
         click.echo((folder.path / _FILES[format]).read_text("utf-8"), nl=False)
     return results

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mnist_keras.cli import options
+from mnist_keras.cli import options, terminal
 from mnist_keras.cli.compare import print_comparison
 from mnist_keras.cli.data_options import check_data_options, data_options, seed_images
 from mnist_keras.cli.progress import progress
@@ -69,6 +69,7 @@ def _again(*options: str) -> list[str]:
 )
 @click.option("--only", hidden=True)  # what a process of --jobs is told
 @click.option("--cores", hidden=True)
+@options.verbose
 @options.strict
 @click.option("--dry-run", is_flag=True, help="Show the plan and its cost, and stop.")
 @click.option(
@@ -86,6 +87,7 @@ def run(
     jobs: int,
     only: str | None,
     cores: str | None,
+    verbose: bool,
     strict: bool,
     dry_run: bool,
     backend: str | None,
@@ -111,7 +113,7 @@ def run(
     settings = [arm.settings for experiment in found for arm in experiment.arms]
     all_seeds = range(first_seed, first_seed + seeds)
     if dry_run:
-        click.echo("\n".join(describe(found, plan(settings, all_seeds))))
+        terminal.show("\n".join(describe(found, plan(settings, all_seeds))) + "\n")
         return
     if backend == "all":
         _run_on_every_backend(output)
@@ -155,9 +157,9 @@ def run(
                 with progress(runs) as show:
                     train_runs(runs, folder, images.of, show)
         except (KeyboardInterrupt, SystemExit):
-            print_report(folder, "text")
+            print_report(folder, "text", verbose)
             raise
-        results = print_report(folder, "text")
+        results = print_report(folder, "text", verbose)
     for title in failed:
         click.echo(f"failed: {title}", err=True)
     if failed:

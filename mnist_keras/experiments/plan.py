@@ -59,18 +59,18 @@ def plan(arms: Iterable[Settings], seeds: Iterable[int]) -> list[Run]:
 
 
 def describe(experiments: Iterable[Experiment], runs: Sequence[Run]) -> Iterator[str]:
-    """Yield what is to be run, for which arms, and what that costs."""
+    """Yield what is to be run, for which arms, and what that costs, as lines of Markdown."""
     arms = [arm for experiment in experiments for arm in experiment.arms]
     seeds = sorted({run.seed for run in runs})
-    yield f"{len(arms)} arms, {len(runs)} runs, seeds {seeds[0]}…{seeds[-1]}"
+    yield f"{len(arms)} arms, {len(runs)} runs, seeds {seeds[0]}…{seeds[-1]}\n"
     for run in runs:
         covered = ", ".join(arm.name for arm in arms if run.covers(arm.settings))
-        yield f"  {run.title}, for: {covered}"
+        yield f"- {run.title}, for: {covered}"
     alone = len(seeds) * sum(arm.settings.all_epochs for arm in arms)
     planned = sum(run.settings.all_epochs for run in runs)
     minutes = sum(run.expected_seconds for run in runs) / 60
     yield (
-        f"{planned} epochs instead of the {alone} of training every arm alone, "
+        f"\n{planned} epochs instead of the {alone} of training every arm alone, "
         f"about {minutes:.0f} min on two cores"
     )
 

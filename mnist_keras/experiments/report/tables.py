@@ -108,19 +108,21 @@ def title(experiment: Experiment) -> str:
     return f"{experiment.title}{section}"
 
 
-def markdown(results: Results) -> str:
-    """Return the tables as Markdown."""
+def markdown(results: Results, *, brief: bool = False) -> str:
+    """Return the tables as Markdown; if `brief`, verdicts first and without losses by epoch."""
     lines = [sentence(results), "", LEGEND]
     for table in results.tables:
         experiment = table.experiment
         lines += ["", f"## {title(experiment)}", ""]
         claim = f"Claim: {experiment.claim} " if experiment.claim else ""
-        lines += [f"{claim}Data: {results.plan.data_name}.", ""]
-        lines += markdown_table(accuracy_table(table.rows))
+        lines += [f"{claim}Data: {results.plan.data_name}."]
+        parts = [list(markdown_table(accuracy_table(table.rows)))]
         if table.verdicts:
-            lines += ["", "Claims, tested on the differences of the same seeds:", ""]
-            lines += [f"- **{v.verdict}**: {v.claim.text} {v.sentence}" for v in table.verdicts]
-        if table.has_curves:
+            said = [f"- **{v.verdict}**: {v.claim.text} {v.sentence}" for v in table.verdicts]
+            parts.append(["Claims, tested on the differences of the same seeds:", "", *said])
+        for part in reversed(parts) if brief else parts:
+            lines += ["", *part]
+        if table.has_curves and not brief:
             lines += ["", "Training loss, mean over the seeds:", ""]
             lines += markdown_table(loss_table(table.rows))
     return "\n".join(lines) + "\n"
