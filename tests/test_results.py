@@ -238,6 +238,7 @@ def test_report_from_records_alone(invoke, finished):
     again = invoke("report", finished)
     assert contents(finished, TABLES + FIGURES) == before
     assert again.stdout.startswith((finished / "tables.md").read_text())
+    assert str(finished / "report.html") in again.stderr
     for format, name in (("csv", "tables.csv"), ("json", "tables.json"), ("html", "report.html")):
         shown = invoke("report", finished, "--format", format)
         assert shown.stdout == (finished / name).read_text()

@@ -11,6 +11,7 @@ from mnist_keras._foundations.statistics import (
     mean_and_spread,
     sign_flip_p,
     t_interval,
+    values_needed,
     wilson_interval,
 )
 
@@ -81,3 +82,17 @@ def test_mcnemar_is_a_fair_coin(b, c):
     tail = sum(math.comb(b + c, k) for k in range(min(b, c) + 1)) / 2 ** (b + c)
     assert mcnemar_p(b, c) == pytest.approx(min(1, 2 * tail), rel=1e-12)
     assert mcnemar_p(c, b) == mcnemar_p(b, c)
+
+
+@pytest.mark.parametrize("distance", [3.0, 1.0, 0.5])
+def test_values_needed_are_just_enough(distance):
+    """With SciPy's interval of so many values it is less than the distance, with one less not."""
+    values = [1.0, 2.0, 0.5, 1.5]
+    needed = values_needed(values, distance)
+    half = [
+        stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5 for n in (needed, needed - 1)
+    ]
+    assert half[0] < distance <= (half[1] if needed > 2 else math.inf)
+    assert values_needed(values, 0.1) is None
+    assert values_needed(values, 0.1, most=1000) == 163
+    assert values_needed([1.0], distance) is None

@@ -108,3 +108,30 @@ def test_without_heldout_images_there_is_no_verdict(verdict):
     found = verdict(BASE, [0.1] * 6, n_heldout=0)
     assert found.verdict == "too few to tell"
     assert found.sentence == "There are no held-out images."
+
+
+@pytest.mark.parametrize(
+    ("expect", "margin", "shift"),
+    [("higher", 0, 0.004), ("lower", 0, 0.004), ("no higher", 0.004, 0)],
+)
+def test_seeds_that_would_settle_it(verdict, expect, margin, shift):
+    """As many seeds with like differences lead to another verdict, and one less does not."""
+    noise = [0.012, -0.012, 0.006, -0.006, 0.0]
+
+    def of(n):
+        values = [0.8 + noise[seed % 5] for seed in range(n)]
+        return verdict([value + shift for value in values], [0.8] * n, expect=expect, margin=margin)
+
+    found = of(5)
+    assert found.is_open
+    needed = found.seeds_needed
+    assert 5 < needed < 60
+    assert not of(needed + 5 - needed % 5).is_open
+    assert of(needed - 5 - needed % 5).is_open
+
+
+def test_seeds_that_would_settle_nothing(verdict):
+    """Equal arms, and a single seed, say nothing of how many."""
+    assert verdict([0.8] * 5, [0.8] * 5).seeds_needed is None
+    assert verdict([0.8], [0.7]).seeds_needed is None
+    assert verdict([0.9, 0.91], [0.7, 0.71]).seeds_needed == 5

@@ -48,6 +48,23 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
     return fmean(values) - half, fmean(values) + half
 
 
+def values_needed(
+    values: Sequence[float], distance: float, most: int = 100, confidence: float = 0.95
+) -> int | None:
+    """Return how many values would bring the t interval of the mean within `distance` of it.
+
+    Their spread is taken to stay what it is. `None` if `most` would be too few, or if there are
+    fewer than two values to tell a spread from.
+    """
+    if len(values) < 2:
+        return None
+    from scipy.special import stdtrit
+
+    n = np.arange(2, most + 1)
+    enough = stdtrit(n - 1, (1 + confidence) / 2) * stdev(values) / np.sqrt(n) < distance
+    return int(n[enough.argmax()]) if enough.any() else None
+
+
 def sign_flip_p(differences: Sequence[float]) -> float:
     """Return the two-sided p-value of paired differences when their signs are exchangeable.
 

@@ -36,7 +36,7 @@ def report(directory: Path, format: str, verbose: bool, strict: bool) -> None:
         for error in folder.records()[1]:
             click.echo(f"left out: {error}", err=True)
         results = print_report(folder, format, verbose)
-    finish(results, strict)
+    finish(folder, results, strict)
 
 
 def print_report(folder: "ResultsFolder", format: str, verbose: bool) -> "Results":
@@ -47,7 +47,6 @@ def print_report(folder: "ResultsFolder", format: str, verbose: bool) -> "Result
     results = write_report(folder)
     if format == "text" and sys.stdout.isatty() and not verbose:
         show(tables.markdown(results, brief=True))
-        click.echo(f"\nFigures and losses by epoch:\n{folder.path / _FILES['html']}")
     elif format == "text":
         show(f"{tables.markdown(results)}\n{tables.costs(results)}")
     else:
@@ -55,13 +54,25 @@ def print_report(folder: "ResultsFolder", format: str, verbose: bool) -> "Result
     return results
 
 
-def finish(results: "Results", strict: bool) -> None:
-    """Exit with 6 if a run diverged, or with 5 if a claim had to be supported and is not."""
+def finish(folder: "ResultsFolder", results: "Results", strict: bool) -> None:
+    """Say what was written and what more seeds would settle.
+
+    Exits with 6 if a run diverged, or with 5 if a claim had to be supported and is not.
+    """
+    click.echo(f"Figures, losses by epoch and more: {folder.path / _FILES['html']}", err=True)
     if any(row.diverged for table in results.tables for row in table.rows):
         click.echo("Some runs diverged.", err=True)
         sys.exit(6)
     verdicts = [verdict for table in results.tables for verdict in table.verdicts]
-    open_claims = [v.claim.text for v in verdicts if v.verdict != "supported"]
-    if strict and open_claims:
-        click.echo(f"{len(open_claims)} of {len(verdicts)} claims are not supported.", err=True)
+    undecided = [verdict for verdict in verdicts if verdict.is_open]
+    needed = [verdict.seeds_needed for verdict in undecided]
+    if settled := [seeds for seeds in needed if seeds]:
+        click.echo(
+            f"{len(undecided)} of {len(verdicts)} claims are open. At differences like these, "
+            f"--seeds {max(settled)} would settle {len(settled)} of them.",
+            err=True,
+        )
+    unsupported = [verdict for verdict in verdicts if verdict.verdict != "supported"]
+    if strict and unsupported:
+        click.echo(f"{len(unsupported)} of {len(verdicts)} claims are not supported.", err=True)
         sys.exit(5)

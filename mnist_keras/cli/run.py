@@ -54,7 +54,7 @@ def _again(*options: str) -> list[str]:
     help="Write which images are trained on, tested on and held out, by file and by content.",
 )
 @options.number(
-    "--seeds", 3, "Number of seeds; each draws, splits, initializes and shuffles anew.", 1
+    "--seeds", 5, "Number of seeds; each draws, splits, initializes and shuffles anew.", 1
 )
 @options.number("--first-seed", 0, "The first seed; the others follow it.")
 @click.option(
@@ -164,7 +164,7 @@ def run(
         click.echo(f"failed: {title}", err=True)
     if failed:
         sys.exit(6)
-    finish(results, strict)
+    finish(folder, results, strict)
 
 
 def _train_in_processes(

@@ -42,7 +42,7 @@ def plan(arms: Iterable[Settings], seeds: Iterable[int]) -> list[Run]:
 
     Equal arms share a run. Where no setting changes during a training, an arm of 20 epochs is the
     first 20 epochs of the same seed's 100. Runs of one arm follow each other: one compilation
-    serves all seeds.
+    serves all seeds. Short runs come first, so that there is soon something to keep.
     """
     longest: dict[Settings, tuple[Settings, set[int]]] = {}
     for settings in arms:
@@ -51,11 +51,12 @@ def plan(arms: Iterable[Settings], seeds: Iterable[int]) -> list[Run]:
         other, ends = longest.get(key, (settings, set()))
         longest[key] = max(settings, other, key=lambda s: s.epochs), ends | {settings.all_epochs}
     seeds = list(seeds)
-    return [
+    runs = [
         Run(settings=settings, seed=seed, scored_at=tuple(sorted(ends)))
         for settings, ends in longest.values()
         for seed in seeds
     ]
+    return sorted(runs, key=lambda run: run.expected_seconds)
 
 
 def describe(experiments: Iterable[Experiment], runs: Sequence[Run]) -> Iterator[str]:

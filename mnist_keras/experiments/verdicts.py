@@ -6,7 +6,7 @@ from statistics import fmean
 
 import numpy as np
 
-from mnist_keras._foundations.statistics import mcnemar_p, sign_flip_p, t_interval
+from mnist_keras._foundations.statistics import mcnemar_p, sign_flip_p, t_interval, values_needed
 from mnist_keras.experiments.experiment import Arm, Claim, Experiment
 from mnist_keras.training.record import Record
 from mnist_keras.training.run import Run
@@ -53,6 +53,22 @@ class Verdict:
     def mean_difference(self) -> float | None:
         """Mean of the differences, or `None` without any."""
         return fmean(self.differences) if self.differences else None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more seeds may lead to another verdict."""
+        return self.verdict in (TOO_FEW, UNSUPPORTED)
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """How many seeds would decide, were all like these; `None` if over 100, or not known."""
+        if self.mean_difference is None:
+            return None
+        distance = abs(self.mean_difference)
+        if self.claim.expect == "no higher":
+            distance = max(self.claim.margin - self.mean_difference, self.mean_difference)
+        needed = values_needed(self.differences, distance)
+        return needed and max(needed, LEAST_SEEDS)
 
     @property
     def sign_flip_p(self) -> float | None:
