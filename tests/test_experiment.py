@@ -91,7 +91,8 @@ def test_built_in_experiments_carry_the_report():
     """The original's tables come first, each with its section, claim and numbers."""
     assert tuple(built_in())[:4] == ORIGINAL_TABLES
     experiments = {name: load(path) for name, path in built_in().items()}
-    assert all(e.title and e.section and e.claim for e in experiments.values())
+    assert all(e.title and e.claim for e in experiments.values())
+    assert [name for name, e in experiments.items() if not e.section] == ["agreement"]
     reported = {arm.name: arm.reported_accuracy for e in experiments.values() for arm in e.arms}
     expected = {
         **{"1 epoch": 17, "20 epochs": 90, "50 epochs": 83, "100 epochs": 83},
@@ -136,6 +137,10 @@ def test_find(tmp_path):
         (("[2.0, 1]", "2.0"), "`reported_loss` must be a list"),
         (("[settings]", "settings = 3\n[other]"), "unknown key 'other'"),
         (("claim", "claim ="), "not a TOML file"),
+        (
+            ('title = "Mine"', 'title = "Mine"\n[[claim]]'),
+            "[[claim]] is not a table; write [[claims]]",
+        ),
         (('arm = "b"', 'arm = "c"'), "unknown arm 'c'"),
         (('against = "a"', ""), "`against` is missing"),
         (('quantity = "crossentropy"', 'quantity = "los"'), "Did you mean 'loss'?"),

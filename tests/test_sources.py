@@ -146,7 +146,7 @@ def test_digits_replace_mnist_if_it_is_not_available(capsys):
     """Without files, cache and network the digits are used, and the reason is given."""
     images, reason = sources.default(None, channels=1)
     assert images.name == "digits (scikit-learn)"
-    assert "no network" in reason
+    assert "no network. With --idx it is read from its IDX files" in reason
     assert capsys.readouterr().out == ""
 
 

@@ -90,6 +90,14 @@ def test_the_sentence_has_the_numbers(verdict):
     )
 
 
+def test_one_seed_is_one(verdict):
+    """Numbers and words agree, and a claim ends in a full stop."""
+    found = verdict([0.9], [0.1])
+    assert "over 1 seed. McNemar's test: better at 1 seed, worse at 0" in found.sentence
+    assert found.claim.replace(text="a beats b").sentence == "a beats b."
+    assert found.claim.sentence == "a beats b."
+
+
 def test_losses_are_compared_on_the_same_quantity(verdict):
     """A claim on a loss takes the quantity measured in both arms, at the epoch it names."""
     losses = [(1.8 + 0.01 * seed, 2.0 + 0.01 * seed) for seed in range(6)]

@@ -22,6 +22,7 @@ def list_experiments(schema: bool) -> None:
     """
     from mnist_keras.experiments.experiment import built_in, json_schema, load
     from mnist_keras.experiments.plan import plan
+    from mnist_keras.experiments.report.tables import title
 
     if schema:
         click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
@@ -33,7 +34,7 @@ def list_experiments(schema: bool) -> None:
         minutes = math.ceil(sum(run.expected_seconds for run in runs) / 60)
         arms = " · ".join(arm.name for arm in experiment.arms)
         for indent, said in (
-            ("", f"{name}: {experiment.title} (section {experiment.section})"),
+            ("", f"{name}: {title(experiment)}"),
             ("  ", f"{len(experiment.arms)} arms, about {minutes} min a seed on two cores: {arms}"),
         ):
             click.echo(textwrap.fill(said, width, initial_indent=indent, subsequent_indent="  "))

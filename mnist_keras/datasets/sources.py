@@ -80,7 +80,10 @@ def _keras_download(source: str) -> tuple[np.ndarray, np.ndarray]:
             (x_train, y_train), (x_test, y_test) = module.load_data()
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise DataError(f"keras.datasets.{source}: {reason}") from error
+        raise DataError(
+            f"keras.datasets.{source}: {reason}. With --idx it is read from its IDX files; "
+            "--source digits needs no download"
+        ) from error
     finally:
         socket.setdefaulttimeout(before)
     images, labels = np.concatenate([x_train, x_test]), np.concatenate([y_train, y_test])

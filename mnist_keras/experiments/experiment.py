@@ -1,6 +1,7 @@
 """Experiments as data: a TOML file becomes an Experiment with its Arms, or an error naming it."""
 
 import codecs
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -89,6 +90,11 @@ class Claim(ExperimentFields):
             if getattr(self, name) is not None and self.quantity == "heldout_accuracy":
                 raise ValueError(f"`{name}` belongs to a loss, not to the held-out accuracy")
         return self
+
+    @property
+    def sentence(self) -> str:
+        """The claim as a sentence, which ends in a full stop."""
+        return self.text if self.text.endswith((".", "!", "?")) else f"{self.text}."
 
     @property
     def sides(self) -> tuple[str, str]:
@@ -187,7 +193,10 @@ def load(path: Path) -> Experiment:
         content = path.read_bytes()
         if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise ExperimentError("not a TOML file: it is in UTF-16; save it as UTF-8")
-        document = tomllib.loads(content.decode("utf-8-sig"))  # Windows writes a byte order mark
+        text = content.decode("utf-8-sig")  # Windows writes a byte order mark
+        if re.search(r"^\s*\[\[claim\]\]", text, re.MULTILINE):
+            raise ExperimentError("[[claim]] is not a table; write [[claims]]")
+        document = tomllib.loads(text)
         _check_keys(document, [*Experiment.model_fields, "settings"], but="name")
         shared, arms = document.pop("settings", {}), document.get("arms")
         if not isinstance(shared, dict):

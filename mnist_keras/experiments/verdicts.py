@@ -179,4 +179,7 @@ def _mcnemar(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
             better += only > only_other
             worse += only < only_other
     undecided = len(pairs) - better - worse
-    return f"McNemar's test: better at {better} seeds, worse at {worse}, undecided at {undecided}."
+    seeds = "seed" if better == 1 else "seeds"
+    return (
+        f"McNemar's test: better at {better} {seeds}, worse at {worse}, undecided at {undecided}."
+    )

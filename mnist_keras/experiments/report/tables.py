@@ -118,7 +118,7 @@ def markdown(results: Results, *, brief: bool = False) -> str:
         lines += [f"{claim}Data: {results.plan.data_name}."]
         parts = [list(markdown_table(accuracy_table(table.rows)))]
         if table.verdicts:
-            said = [f"- **{v.verdict}**: {v.claim.text} {v.sentence}" for v in table.verdicts]
+            said = [f"- **{v.verdict}**: {v.claim.sentence} {v.sentence}" for v in table.verdicts]
             parts.append(["Claims, tested on the differences of the same seeds:", "", *said])
         for part in reversed(parts) if brief else parts:
             lines += ["", *part]
@@ -145,7 +145,7 @@ def latex(results: Results) -> str:
     blocks = [f"% {origin}"]
     for table in results.tables:
         name = title(table.experiment)
-        said = "".join(f" {v.claim.text} {v.verdict}: {v.sentence}" for v in table.verdicts)
+        said = "".join(f" {v.claim.sentence} {v.verdict}: {v.sentence}" for v in table.verdicts)
         blocks.append(_latex_table(accuracy_table(table.rows), f"{name}. {LEGEND} {origin}{said}"))
         if table.has_curves:
             caption = f"{name}. Training loss by epoch. Data: {results.plan.data_name}."
