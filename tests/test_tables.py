@@ -340,8 +340,19 @@ def test_the_page_needs_nothing_else(results):
     parser = _Names(text)
     assert parser.open == []
     assert "script" not in parser.tags
-    assert len(parser.links) == 4 + 3 * 2
-    assert all(link.startswith("data:image/") for link in parser.links)
+    pictures = [link for link in parser.links if link.startswith("data:image/")]
+    assert len(pictures) == 4 + 3 * 2
+    anchors = [link for link in parser.links if link.startswith("#")]
+    assert sorted(anchors) == sorted(f"#{name}" for name in re.findall(r'<h2 id="([^"]+)"', text))
+    files = {*parser.links} - {*pictures, *anchors}
+    assert files == {"tables.md", "tables.csv", "tables.tex", "tables.json", "costs.md"}
+    # Verdicts, the legend and the differences stand before the first table.
+    first = text.index("<table>")
+    assert text.index(tables.LEGEND.split("'")[0]) < text.index("At a glance") < first
+    assert text.index(f'">{results.tables[0].verdicts[0].verdict}</span>') < first
+    assert text.index('alt="differences"') < first
+    # On a phone, each number says what it is of.
+    assert len(re.findall('<td data-of="held-out', text)) == len(results.tables[0].rows)
     assert "http" not in re.sub(r'"data:[^"]*"', "", text)
     assert "Focal &lt;b&gt;wins&lt;/b&gt;." in text
     assert "Partial: 3 of 6 runs are missing." in text

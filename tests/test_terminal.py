@@ -94,9 +94,9 @@ def test_a_report_fits(columns, folder, on_terminal, invoke):
     text = " ".join(" ".join(lines).split())
     assert text.index("supported: A is better than B.") < text.index("held-out (n =")
     assert "Training loss" not in text
-    assert "report.html 1 of 2 claims are open." in text
+    assert "report.html Open claims: 1 of 2." in text
     # The differences are 0, 1 and 4 points, twice: 2.36 · 1.86 / √8 is less than their mean.
-    assert text.endswith("At differences like these, --seeds 8 would settle 1 of them.")
+    assert text.endswith("At differences like these, --seeds 8 would settle 1.")
     assert invoke("report", folder).stdout.startswith((folder / "tables.md").read_text())
 
 

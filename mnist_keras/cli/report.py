@@ -68,8 +68,8 @@ def finish(folder: "ResultsFolder", results: "Results", strict: bool) -> None:
     needed = [verdict.seeds_needed for verdict in undecided]
     if settled := [seeds for seeds in needed if seeds]:
         click.echo(
-            f"{len(undecided)} of {len(verdicts)} claims are open. At differences like these, "
-            f"--seeds {max(settled)} would settle {len(settled)} of them.",
+            f"Open claims: {len(undecided)} of {len(verdicts)}. At differences like these, "
+            f"--seeds {max(settled)} would settle {len(settled)}.",
             err=True,
         )
     unsupported = [verdict for verdict in verdicts if verdict.verdict != "supported"]

@@ -17,6 +17,8 @@ LEGEND = (
     "Student's t over the seeds."
 )
 
+COST_LEGEND = "Seconds and processor seconds of training, the mean over seeds."
+
 
 def accuracy_table(rows: Sequence[Row]) -> list[list[str]]:
     """Return header and rows: reported and measured accuracy in percent, with intervals.
@@ -128,15 +130,20 @@ def markdown(results: Results, *, brief: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def costs(results: Results) -> str:
-    """Return what the runs cost, as Markdown; apart from the tables, which time does not change."""
+def cost_table(results: Results) -> list[list[str]]:
+    """Return header and rows: what the runs of each arm cost."""
     table = [["experiment", "arm", "seconds", "CPU seconds", "peak memory"]]
     for experiment, row in ((t.experiment, row) for t in results.tables for row in t.rows):
         seconds = [f"{fmean(s):.1f}" if s else _NONE for s in (row.seconds, row.cpu_seconds)]
         memory = f"{row.peak_memory / 1e9:.2f} GB" if row.peak_memory else _NONE
         table.append([experiment.title, row.arm.name, *seconds, memory])
-    lines = ["## Cost", "", "Seconds and processor seconds of training, the mean over seeds.", ""]
-    return "\n".join([*lines, *markdown_table(table)]) + "\n"
+    return table
+
+
+def costs(results: Results) -> str:
+    """Return what the runs cost, as Markdown; apart from the tables, which time does not change."""
+    lines = ["## Cost", "", COST_LEGEND, ""]
+    return "\n".join([*lines, *markdown_table(cost_table(results))]) + "\n"
 
 
 def latex(results: Results) -> str:
