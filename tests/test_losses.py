@@ -1,6 +1,5 @@
 """FocalLoss against a 50-digit oracle, exact identities, and Keras's own losses."""
 
-import contextlib
 import functools
 import itertools
 import json
@@ -9,6 +8,7 @@ import hypothesis.strategies as st
 import keras
 import numpy as np
 import pytest
+from gradients import hessians, suspicious, value_and_gradient
 from hypothesis import given, settings
 from keras import ops
 from keras.ops import convert_to_numpy
@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from oracle import GAMMAS, MARGINS, margin_cases, oracle, soft_cases
 
 from mnist_keras._foundations import backends
-from mnist_keras.losses.focal import FocalLoss, class_balanced_alpha, focal_loss
+from mnist_keras.losses import FocalLoss, class_balanced_alpha, focal_loss
 
 # Keras's own conversion of PyTorch tensors, with NumPy 2 and a PyTorch that lacks the keyword.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
@@ -36,64 +36,6 @@ def assert_oracle(values, gradients, logits, y, gamma, alpha):
         right_value, right_gradient, value_error, gradient_error = oracle(z, target, gamma, alpha)
         assert abs(value - right_value) <= max(value_error, 1e-36), (z, target)
         assert np.max(np.abs(gradient - right_gradient)) <= max(gradient_error, 1e-36), (z, target)
-
-
-def compiled(function):
-    """Compile a function of one tensor with XLA; PyTorch stays eager."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.jit(function)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(function, jit_compile=True)
-    return function
-
-
-def with_gradient(function, x):
-    """Return `function(x)` and the gradient of its sum."""
-    match keras.backend.backend():
-        case "jax":
-            import jax
-
-            value, pull = jax.vjp(function, x)
-            return value, pull(ops.ones_like(value))[0]
-        case "tensorflow":
-            import tensorflow as tf
-
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                value = function(x)
-            return value, tape.gradient(value, x)
-        case _:
-            import torch
-
-            x = x.detach().requires_grad_()
-            value = function(x)
-            return value.detach(), torch.autograd.grad(value.sum(), x)[0]
-
-
-def value_and_gradient(function, x, dtype="float32", jit=False):
-    """Return `function(x)` as an array and the gradient of its sum."""
-    both = functools.partial(with_gradient, function)
-    found = (compiled(both) if jit else both)(ops.convert_to_tensor(x, dtype))
-    return tuple(convert_to_numpy(ops.cast(a, "float32")) for a in found)
-
-
-def hessians(function, x):
-    """Return the second derivatives of each row's value in the row."""
-    x = ops.convert_to_tensor(x, "float32")
-    if keras.backend.backend() == "torch":
-        import torch
-
-        found = torch.autograd.functional.hessian(lambda z: function(z).sum(), x)
-        return np.einsum("iaib->iab", convert_to_numpy(found))
-    columns = (
-        with_gradient(lambda z, i=i: with_gradient(function, z)[1][:, i], x)[1]
-        for i in range(x.shape[-1])
-    )
-    return np.stack([convert_to_numpy(column) for column in columns], axis=1)
 
 
 def nine(rows):
@@ -566,30 +508,6 @@ def test_a_batch_without_rows(shape, options):
         assert_array_equal(convert_to_numpy(found), value)
 
 
-@contextlib.contextmanager
-def suspicious():
-    """Each backend's search for NaN, JAX's refusal of implied ranks, TensorFlow's in a graph."""
-    match keras.backend.backend():
-        case "jax":
-            import jax
-
-            with jax.debug_nans(True), jax.numpy_rank_promotion("raise"):
-                yield lambda function: function
-        case "tensorflow":
-            import tensorflow as tf
-
-            tf.debugging.enable_check_numerics()
-            try:
-                yield tf.function
-            finally:
-                tf.debugging.disable_check_numerics()
-        case _:
-            import torch
-
-            with torch.autograd.detect_anomaly(check_nan=True):
-                yield lambda function: function
-
-
 @pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
 @pytest.mark.parametrize(
     ("y", "options"),
@@ -646,7 +564,7 @@ ALIEN = [
     ),
     *(({"from_logits": True}, np.zeros(shape), ROWS, FORMS) for shape in SHAPES),
     ({"axis": 2}, LABELS, ROWS, r"`axis` must be in \[-2, 2\)\. Received: axis=2"),
-    ({}, [0, 1], [[0.3], [0.4]], "at least 2 classes.*BinaryFocalCrossentropy"),
+    ({}, [0, 1], [[0.3], [0.4]], "at least 2 classes.*BinaryFocalLoss"),
     ({"ignore_class": -1}, one_hot(LABELS, 3), ROWS, IGNORED),
     ({"reduction": "average"}, LABELS, ROWS, "reduction"),  # Keras's own message
 ]
