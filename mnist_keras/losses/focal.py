@@ -208,8 +208,8 @@ class BinaryFocalLoss(FocalLoss):
             `None` gives both weight 1.
         from_logits, reduction, name, dtype: As for `FocalLoss`, and so is `sample_weight`.
         label_smoothing: The share, in [0, 1], of each label that is replaced by 1/2.
-        ignore_value: Label of what is unknown. A row with no other label leaves the mean.
         axis: The axis of `y_pred` with the labels of a row.
+        ignore_value: Label of what is unknown. A row with no other label leaves the mean.
         normalize_by: `"rows"` for the mean over rows, or `"positives"` for the sum over all
             labels, divided by the sum of `y`, or by 1 if that is less. Neither counts sample
             weights, but rows of weight 0 have no positives.
@@ -236,12 +236,13 @@ class BinaryFocalLoss(FocalLoss):
         alpha: ArrayLike | None = None,
         from_logits: bool = False,
         label_smoothing: float = 0.0,
-        ignore_value: float | None = None,
         axis: int = -1,
-        normalize_by: str = "rows",
         reduction: str | None = "sum_over_batch_size",
         name: str = "binary_focal_loss",
         dtype: Any = None,
+        *,
+        ignore_value: float | None = None,
+        normalize_by: str = "rows",
     ):
         options = gamma, 1.0, from_logits, label_smoothing, None, axis
         super().__init__(*options, reduction, name, dtype)
@@ -333,12 +334,12 @@ def binary_focal_loss(
     alpha: ArrayLike | None = None,
     from_logits: bool = False,
     label_smoothing: float = 0.0,
-    ignore_value: float | None = None,
     axis: int = -1,
+    ignore_value: float | None = None,
 ) -> Tensor:
     """Returns the focal loss of each row's labels, as `focal_loss` does that of its class."""
-    options = gamma, alpha, from_logits, label_smoothing, ignore_value, axis
-    return BinaryFocalLoss(*options, reduction=None, dtype=_dtype(y_pred))(y_true, y_pred)
+    options = gamma, alpha, from_logits, label_smoothing, axis, None, None, _dtype(y_pred)
+    return BinaryFocalLoss(*options, ignore_value=ignore_value)(y_true, y_pred)
 
 
 # Not as decorators: Keras's has no types and would take away those of the functions.
