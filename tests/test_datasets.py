@@ -256,7 +256,7 @@ def test_given_labels_stay_with_their_files(image_folder, cache):
     ("argument", "value"),
     [
         *(("image_size", (0, 28)), ("on_bad", "ignore"), ("cache", "ram"), ("label_mode", "ints")),
-        *(("color_mode", "gray"), ("interpolation", "area"), ("subset", "test")),
+        *(("color_mode", "gray"), ("interpolation", "cubic"), ("subset", "test")),
         *(("format", "pandas"), ("validation_split", 1.0), ("batch_size", 0), ("seed", -1)),
     ],
 )

@@ -8,8 +8,8 @@ from numpy.testing import assert_array_equal
 from PIL import Image, ImageDraw
 
 from mnist_keras.datasets import sources
-from mnist_keras.datasets.image_folder.decoding import resize
 from mnist_keras.datasets.image_folder.reading import ImageForm
+from mnist_keras.datasets.image_folder.resizing import resize
 from mnist_keras.inference.model_input import ModelInput, written
 
 pytestmark = pytest.mark.any_backend

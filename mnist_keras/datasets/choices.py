@@ -10,6 +10,9 @@ PER_CLASS = 50
 MAX_FILES = 1_000_000
 
 ColorMode = Literal["grayscale", "rgb", "rgba"]
-Interpolation = Literal["bilinear", "nearest"]
+Interpolation = Literal[
+    "bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5", "gaussian", "mitchellcubic"
+]
+Aspect = Literal["stretch", "crop", "pad"]
 Cache = Literal["memory", "disk", "none"]
 OnBad = Literal["refuse", "skip"]

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mnist_keras._foundations.files import reason
-from mnist_keras.datasets.choices import ColorMode, Interpolation
+from mnist_keras.datasets.choices import ColorMode
 from mnist_keras.datasets.image_folder import truncation
 from mnist_keras.datasets.images import DataError
 
@@ -295,24 +295,3 @@ def _orientation(image: Image.Image) -> int:
             if turn := exif.get(ExifTags.Base.Orientation):
                 return int(turn)
     return 1
-
-
-def resize(image: np.ndarray, size: tuple[int, int], interpolation: Interpolation) -> np.ndarray:
-    """Resize as Keras does: pixel centers aligned, no antialiasing, `float32`; or do nothing."""
-    if image.shape[:2] == tuple(size):
-        return image
-    image = image.astype(np.float32)
-    for axis in (1, 0):
-        length = size[axis]
-        ratio = np.float32(image.shape[axis] / length)
-        at = (np.arange(length, dtype=np.float32) + np.float32(0.5)) * ratio
-        if interpolation == "nearest":
-            image = image.take(np.minimum(at.astype(int), image.shape[axis] - 1), axis)
-            continue
-        at -= np.float32(0.5)
-        lower = np.floor(at)
-        weight = (at - lower).reshape([-1 if a == axis else 1 for a in range(3)])
-        low = image.take(np.maximum(lower, 0).astype(int), axis)
-        high = image.take(np.minimum(np.ceil(at), image.shape[axis] - 1).astype(int), axis)
-        image = low + (high - low) * weight
-    return image

@@ -14,8 +14,8 @@ import PIL
 
 from mnist_keras._foundations.files import escaped
 from mnist_keras._foundations.hashing import fingerprint_of_bytes
-from mnist_keras.datasets.choices import Cache, ColorMode, Interpolation
-from mnist_keras.datasets.image_folder import decoding, oddities
+from mnist_keras.datasets.choices import Aspect, Cache, ColorMode, Interpolation
+from mnist_keras.datasets.image_folder import decoding, oddities, resizing
 from mnist_keras.datasets.image_folder.decoding import (
     BadImageError,
     Remark,
@@ -46,6 +46,8 @@ class ImageForm:
     color_mode: ColorMode = "rgb"
     image_size: tuple[int, int] = (28, 28)  # height and width in pixels
     interpolation: Interpolation = "bilinear"  # for images of another size
+    aspect: Aspect = "stretch"  # what becomes of another ratio of height and width
+    keep: bool = False  # whether images that Keras takes are taken, even if they are ambiguous
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -58,7 +60,7 @@ class ImageForm:
 
     def resized(self, image: np.ndarray) -> np.ndarray:
         """Return an image in this size."""
-        return decoding.resize(image, self.image_size, self.interpolation)
+        return resizing.fit(image, self.image_size, self.interpolation, self.aspect)
 
 
 AS_THE_ORIGINAL = ImageForm()
@@ -190,6 +192,7 @@ def _read_one(
     to_height, to_width = form.image_size
     if (height, width) != (to_height, to_width):
         ratio = width * to_height / (height * to_width)
-        kind = "resized" if 1 / _STRETCHED <= ratio <= _STRETCHED else "stretched"
+        stretched = form.aspect == "stretch" and not 1 / _STRETCHED <= ratio <= _STRETCHED
+        kind = "stretched" if stretched else "resized"
         remark(kind, f"{kind}: {width}×{height} to {to_width}×{to_height} pixels")
     return found, brought, (type, sys.intern(f"{width}×{height}"))
