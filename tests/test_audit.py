@@ -28,6 +28,12 @@ pytestmark = pytest.mark.any_backend
 CACHES = ["memory", "disk", "none"]
 
 
+def load(folder, **options):
+    """Return `Batches` of the size of the files, unless the options say else."""
+    plain = {"image_size": 28, "seed": 1, "format": None, "verbose": False}
+    return image_dataset_from_directory(folder, **plain | options)
+
+
 def forget():
     """Empty the cache folder."""
     for path in image_store.cache_folder().iterdir():
@@ -149,10 +155,10 @@ def test_refused_by_default_and_skipped_on_demand(two_classes, bad_files):
     (two_classes / "0" / "only.png").write_bytes(b"")
 
     with pytest.raises(ImageFolderError) as error:
-        image_dataset_from_directory(two_classes)
+        load(two_classes)
     # The eight, the ninth file, and its class without a usable image.
     assert len(error.value.findings) == 10
-    dataset = image_dataset_from_directory(two_classes, on_bad="skip", validation_split=None)
+    dataset = load(two_classes, on_bad="skip")
     assert len(dataset.x) == 8
     assert dataset.class_names == ["a", "b"]
     assert [dataset.class_names[y] for y in dataset.y] == [
@@ -224,6 +230,36 @@ def test_turned_images_are_counted_as_converted(two_classes, picture):
     np.testing.assert_array_equal(audited.images.images[position][..., 0], np.rot90(picture(60)))
 
 
+def test_what_keras_takes_is_kept_on_demand(two_classes, picture):
+    """With on_bad="keep", what Keras takes is used and named, and photos lie as in the file."""
+    side, clear, moving, tiny = (Image.fromarray(picture(number)) for number in range(60, 64))
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    side.save(two_classes / "a" / "side.png", exif=exif)
+    clear.save(two_classes / "a" / "clear.png", transparency=int(picture(61)[0, 0]))
+    moving.save(two_classes / "b" / "two.gif", save_all=True, append_images=[side])
+    tiny.crop((0, 0, 5, 5)).save(two_classes / "b" / "tiny.png")
+    (two_classes / "b" / "same.png").write_bytes((two_classes / "a" / "000.png").read_bytes())
+    with pytest.raises(ImageFolderError) as error:
+        load(two_classes)
+    dataset = load(two_classes, on_bad="keep")
+    kept = {finding.path for finding in dataset.audit.findings if finding.kind == "kept"}
+    assert kept == {"a/000.png", "b/same.png", "a/clear.png", "b/two.gif", "b/tiny.png"}
+    assert kept == {finding.path for finding in error.value.findings}
+    (row,) = (n for n, path in enumerate(dataset.file_paths) if path.endswith("side.png"))
+    np.testing.assert_array_equal(dataset.x[row][..., 0], picture(60))
+
+
+def test_links_are_followed_on_demand(two_classes, write_images, picture, tmp_path):
+    """Folders that a class links to are read with follow_links, and circles end."""
+    other = write_images(tmp_path / "other", [picture(20)], ["below"])
+    (two_classes / "a" / "more").symlink_to(other)
+    (other / "below" / "back").symlink_to(two_classes)
+    for labels in ("inferred", None):
+        assert len(load(two_classes, labels=labels, follow_links=True).x) == 9
+        assert len(load(two_classes, labels=labels).x) == 8
+
+
 def test_duplicates_are_found_whatever_their_size_in_the_file(two_classes):
     """A copy that has to be resized is a duplicate, if it comes out the same."""
     with Image.open(two_classes / "a" / "000.png") as image:
@@ -249,15 +285,14 @@ def test_every_cache_gives_the_same_images(two_classes, picture, kept, monkeypat
     monkeypatch.setattr(reading, "_CHUNK", 3)  # the resized image makes earlier chunks float
     (two_classes / "b" / "bad.png").write_bytes(b"")
     (two_classes / "b" / "larger.png").write_bytes(png(picture(51, 40, 40)))
-    plain = image_dataset_from_directory(two_classes, on_bad="skip", validation_split=0.4, seed=1)
+    options = {"on_bad": "skip", "validation_split": 0.4, "subset": "both"}
+    plain = load(two_classes, **options)
     for path, image in zip(plain[0].file_paths, plain[0].x, strict=True):
         if "larger" not in path:
             np.testing.assert_array_equal(image[..., 0], np.asarray(Image.open(path)))
     forget()
     for _ in range(2):
-        datasets = image_dataset_from_directory(
-            two_classes, on_bad="skip", validation_split=0.4, seed=1, cache=kept
-        )
+        datasets = load(two_classes, cache=kept, **options)
         for expected, found in zip(plain, datasets, strict=True):
             expected.set_epoch(0)
             assert isinstance(found.x, np.ndarray if kept == "memory" else LazyImages)
@@ -266,16 +301,18 @@ def test_every_cache_gives_the_same_images(two_classes, picture, kept, monkeypat
                 np.testing.assert_array_equal(x, x_found)
                 np.testing.assert_array_equal(y, y_found)
                 assert x_found.dtype == np.float32
+        moved = load(two_classes, cache=kept, data_format="channels_first", **options)[1]
+        np.testing.assert_array_equal(np.moveaxis(moved[0][0], 1, -1), datasets[1][0][0])
 
 
 def test_large_folders_go_to_the_disk_unless_it_is_full(two_classes, monkeypatch):
     """By default the size decides; on a full disk the files are decoded for each batch."""
     monkeypatch.setattr(image_store, "_MEMORY_BYTES", 1000)
-    dataset = image_dataset_from_directory(two_classes, validation_split=None)
+    dataset = load(two_classes, shuffle=False)
     assert isinstance(dataset.x, LazyImages)
     forget()
     monkeypatch.setattr(image_store.shutil, "disk_usage", lambda path: mock.Mock(free=0))
-    streamed = image_dataset_from_directory(two_classes, validation_split=None)
+    streamed = load(two_classes, shuffle=False)
     assert list(image_store.cache_folder().glob("*.npy")) == []
     np.testing.assert_array_equal(streamed.x[:], dataset.x[:])
 
@@ -377,7 +414,7 @@ def test_a_cache_folder_that_cannot_be_made(two_classes, monkeypatch, tmp_path):
 
 def test_a_file_that_changes_between_audit_and_batch(two_classes, picture):
     """A streamed image that changed since the audit ends the epoch with its name."""
-    dataset = image_dataset_from_directory(two_classes, validation_split=None, cache="none")
+    dataset = load(two_classes, cache="none")
     path = two_classes / "a" / "000.png"
     for content in (png(picture(70)), b""):
         path.write_bytes(content)
@@ -391,7 +428,7 @@ def test_renaming_every_file_changes_no_side(two_classes, kept):
     (two_classes / "b" / "duplicate.png").write_bytes((two_classes / "b" / "005.png").read_bytes())
 
     def sides():
-        datasets = image_dataset_from_directory(two_classes, validation_split=0.3, cache=kept)
+        datasets = load(two_classes, validation_split=0.3, subset="both", cache=kept)
         return [sorted(x.tobytes() for x in dataset.x[:]) for dataset in datasets]
 
     before = sides()

@@ -16,7 +16,8 @@ These are all purposes in use; a test compares the list with the code:
     "exported images"          images to compare an exported model on (inference.export)
     "sign flips"               assignments of signs (statistics)
 
-Only scikit-learn draws its own numbers, from the same seeds.
+From the same seeds, only scikit-learn draws its own numbers, and `image_dataset_from_directory`
+Keras's order of the files.
 """
 
 import hashlib

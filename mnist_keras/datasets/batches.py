@@ -1,5 +1,6 @@
 """Batches in an order drawn by NumPy: the same for every backend and data format."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -23,10 +24,11 @@ class Batches(keras.utils.PyDataset):
     Args:
         x: Array of images, or `LazyImages`, shape `(n, ...)`; batches are `float32`.
         y: Array of labels, shape `(n, ...)`, or `None` for batches of images alone.
-        batch_size: Images per batch; the last batch may be smaller.
+        batch_size: Images per batch; the last batch may be smaller. `None` gives single images
+            and labels, without the first dimension.
         shuffle: Whether to reshuffle in each epoch.
         seed: Integer >= 0.
-        class_names: Name of each class.
+        class_names: Name of each class; `None` for images without classes.
         file_paths: Where each image of `x` was read from.
 
     Raises:
@@ -37,19 +39,20 @@ class Batches(keras.utils.PyDataset):
         self,
         x: Images,
         y: np.ndarray | None,
-        batch_size: int = 100,
+        batch_size: int | None = 100,
         shuffle: bool = True,
         seed: int = 0,
-        class_names: Sequence[str] = (),
+        class_names: Sequence[str] | None = (),
         file_paths: Sequence[str] = (),
     ):
         super().__init__()
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
         self.x, self.y = x, y
-        self.batch_size = batch_size
+        self.batch_size, self.single = batch_size or 1, batch_size is None
         self.shuffle, self.seed = shuffle, seed
-        self.class_names, self.file_paths = list(class_names), list(file_paths)
+        self.class_names = None if class_names is None else list(class_names)
+        self.file_paths = list(file_paths)
         self.set_epoch(0)
 
     def __len__(self) -> int:
@@ -60,18 +63,20 @@ class Batches(keras.utils.PyDataset):
             raise IndexError(f"batch {index} of {len(self)}")
         chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         x = self.images_at(chosen)
-        return x if self.y is None else (x, self.y[chosen])
+        batch = x if self.y is None else (x, self.y[chosen])
+        return keras.tree.map_structure(lambda array: array[0], batch) if self.single else batch
 
     def images_at(self, chosen: np.ndarray) -> np.ndarray:
         """Return what a batch holds of the images at these indices of `x`."""
         return self.x[chosen].astype("float32")
 
     def __iter__(self) -> Iterator[Any]:
+        own = copy.copy(self)  # keeps its order, whatever other loops do meanwhile
         for index in range(len(self)):
-            batch = self[index]
+            batch = own[index]
             if index == len(self) - 1:
                 # Before the last batch leaves: callers that count batches do not ask for more.
-                self.on_epoch_end()
+                self.set_epoch(own.epoch + 1)
             yield batch
 
     def set_epoch(self, epoch: int) -> None:
@@ -98,8 +103,9 @@ def as_format(batches: Batches, format: str | None) -> Any:
 def _tf_dataset(batches: Batches) -> Any:
     import tensorflow as tf
 
+    first = [] if batches.single else [None]
     signature = keras.tree.map_structure(
-        lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), batches[0]
+        lambda array: tf.TensorSpec([*first, *array.shape[len(first) :]], array.dtype), batches[0]
     )
     dataset = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature)
     return dataset.apply(tf.data.experimental.assert_cardinality(len(batches)))
@@ -118,7 +124,8 @@ def _grain_dataset(batches: Batches) -> Any:
 
         def __next__(self) -> Any:
             self.read, batch = next(self.epoch)
-            return batch
+            with keras.device("cpu"):
+                return keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
 
         def get_state(self) -> dict[str, int]:
             return {"read": self.read}

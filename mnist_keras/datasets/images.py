@@ -74,6 +74,14 @@ def joined(first: Images, second: Images) -> Images:
     return LazyImages(read, (len(first) + len(second), *first.shape[1:]), dtype)
 
 
+def channels_first(images: Images) -> Images:
+    """Return images of shape `(n, channels, height, width)`; unread if they were unread."""
+    if isinstance(images, np.ndarray):
+        return np.moveaxis(images, -1, 1)
+    shape = (len(images), images.shape[3], *images.shape[1:3])
+    return LazyImages(lambda rows: np.moveaxis(images[rows], -1, 1), shape, images.dtype)
+
+
 def scaled(images: Images) -> np.ndarray:
     """Return levels in 0…255 as `float32` in 0…1, which the models of this package take."""
     return images[:].astype(np.float32) / 255

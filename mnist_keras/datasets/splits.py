@@ -48,6 +48,15 @@ def split_indices(
     return training, validation
 
 
+def split_in_order(order: np.ndarray, validation_split: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the parts of `order` for training and, from its end as Keras's, for validation."""
+    count = int(validation_split * len(order))
+    if not 0 < count < len(order):
+        side = "training" if count else "validation"
+        raise DataError(f"No {side} images found: `validation_split={validation_split}`")
+    return order[:-count], order[-count:]
+
+
 def sides(images: LabeledImages, validation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of the images whose fingerprint is not in `validation`, and is in it."""
     chosen = np.isin(images.fingerprints, validation)

@@ -55,13 +55,14 @@ def loaders(folder):
 
     from mnist_keras import image_dataset_from_directory
 
+    how = {"image_size": (28, 28), "batch_size": BATCH, "verbose": False}
     ours = {
-        f'cache="{cache}"': image_dataset_from_directory(folder, validation_split=None, cache=cache)
+        f'cache="{cache}"': image_dataset_from_directory(folder, format=None, cache=cache, **how)
         for cache in ("memory", "disk", "none")
     }
     return ours | {
         f'Keras, format="{format}"': keras.utils.image_dataset_from_directory(
-            folder, image_size=(28, 28), batch_size=BATCH, format=format, verbose=False
+            folder, format=format, **how
         )
         for format in ("tf", "grain")
     }

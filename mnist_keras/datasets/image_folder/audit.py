@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -30,17 +31,17 @@ class Audit:
     findings: tuple[Finding, ...]  # also of refused files
     files: int  # number of image files, usable or not
 
-    def require(self, on_bad: OnBad = "refuse") -> "Audit":
+    def require(self, on_bad: OnBad | Literal["keep"] = "refuse") -> "Audit":
         """Return the audit if its images can be used; their name then says what is left out.
 
         Raises:
             ImageFolderError: If a finding is fatal, or refuses a file that `on_bad` does not skip.
         """
-        fatal = (Severity.FATAL, Severity.REFUSED) if on_bad == "refuse" else (Severity.FATAL,)
+        fatal = (Severity.FATAL,) if on_bad == "skip" else (Severity.FATAL, Severity.REFUSED)
         if refused := [finding for finding in self.findings if finding.severity in fatal]:
             raise ImageFolderError(self.root, refused, self.files)
         names = self.images.class_names
-        if len(names) < 2 and names != FLAT:
+        if len(names) < 2 and names != FLAT and on_bad != "keep":
             reason = "fewer than two classes have an image that can be used"
             raise ImageFolderError(self.root, [Finding("no_classes", ".", reason)])
         files, folders = self._left_out_counts
@@ -111,7 +112,8 @@ def audit(
         root: Directory that the files' paths are relative to.
         training, heldout: The class folders to train on, and others, as `walk` returns them.
         name: Name of the images in tables. Defaults to the directory's name.
-        form: What every image is brought to.
+        form: What every image is brought to. If it keeps what Keras keeps, an image may be in two
+            classes, and a class may be of any size.
         per_class: Number of images that each class must have. By default, classes of very
             different sizes are refused.
         cache: Where the images are kept: `"memory"`; `"disk"`, the user's cache folder, from which
@@ -125,6 +127,8 @@ def audit(
         training, heldout = replace(training, files=()), NO_FILES
     files = (*training.files, *heldout.files)
     store, findings = read_files(root, training, files, form, cache, progress)
+    if form.keep:
+        findings = [replace(f, kind="kept") if f.kind == "two_labels" else f for f in findings]
     found += findings
 
     refused = {finding.path for finding in found if finding.severity == Severity.REFUSED}
@@ -132,13 +136,15 @@ def audit(
     labels = np.array([file.label for file in files], np.int64)
     trained = np.arange(len(files)) < len(training.files)
     present = np.unique(labels[usable & trained])
+    if form.keep:
+        present = np.arange(len(training.class_names))
     for label, class_name in enumerate(training.class_names):
         own = (labels == label) & trained
         if own.any() and not store.readable[own].any():
             found.append(Finding("no_usable_image", class_name))
     # Drawn images must be usable; otherwise, bad files do not change the size of a class.
     counted = labels[trained & np.isin(labels, present) & (usable | (per_class is None))]
-    if len(counted):
+    if len(counted) and not form.keep:
         names = [training.class_names[label] for label in present]
         found += oddities.counts(names, np.searchsorted(present, counted), per_class)
 

@@ -105,13 +105,16 @@ def read_stream(stream: BinaryIO) -> bytes:
     return content
 
 
-def decode(content: bytes, color_mode: ColorMode, remark: Remark | None = None) -> np.ndarray:
+def decode(
+    content: bytes, color_mode: ColorMode, remark: Remark | None = None, keep: bool = False
+) -> np.ndarray:
     """Return the image that a file holds, as a `uint8` array of shape `(height, width, channels)`.
 
     `remark` is called with the kind of each finding that does not prevent the use of the image,
     and a reason. `None`, for content that was decoded before, also skips the checks for damage
     that Pillow does not notice. Anything but one whole, opaque image is refused. An image that is
-    to be turned, by its EXIF data or XMP, is turned upright.
+    to be turned, by its EXIF data or XMP, is turned upright. With `keep`, whole images are read as
+    Keras reads them: tiny ones too, the first of several, without transparency and not turned.
     """
     if not content:
         raise BadImageError("empty_file")
@@ -121,10 +124,10 @@ def decode(content: bytes, color_mode: ColorMode, remark: Remark | None = None) 
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(content), formats=[*FORMATS]) as image:
-                _check_header(image, content, remark or say_nothing)
+                _check_header(image, content, remark or say_nothing, keep)
                 if remark:
                     _check_end(image, content, remark)
-                pixels = _pixels(image, content, color_mode, remark or say_nothing)
+                pixels = _pixels(image, content, color_mode, remark or say_nothing, keep)
                 if remark:
                     _check_scan(image, content)
                 return pixels
@@ -141,6 +144,13 @@ def decode(content: bytes, color_mode: ColorMode, remark: Remark | None = None) 
 
 def say_nothing(kind: str, reason: str = "") -> None:
     """Remark nothing: for callers that use single images and mind only damage."""
+
+
+def _refuse(kind: str, reason: str, remark: Remark, keep: bool) -> None:
+    """Refuse an image that Keras's loader takes, or keep it and say so."""
+    if not keep:
+        raise BadImageError(kind, reason)
+    remark("kept", reason)
 
 
 def _unidentified(content: bytes) -> BadImageError:
@@ -164,20 +174,22 @@ def _unidentified(content: bytes) -> BadImageError:
         return BadImageError("not_an_image", "not a BMP, GIF, JPEG or PNG image")
 
 
-def _check_header(image: Image.Image, content: bytes, remark: Remark) -> None:
+def _check_header(image: Image.Image, content: bytes, remark: Remark, keep: bool) -> None:
     """Refuse by what the header declares, before anything is decoded."""
     width, height = image.size
     if width * height > _MAX_PIXELS:
         raise BadImageError("too_large", _TOO_MANY)
     if min(image.size) < LEAST_SIDE:
-        raise BadImageError("too_small", f"{width}×{height} pixels; at least {LEAST_SIDE} per side")
+        least = f"{width}×{height} pixels; at least {LEAST_SIDE} per side"
+        _refuse("too_small", least, remark, keep and min(image.size) > 0)
     if image.format == "PNG" and struct.unpack_from(">II", content, 16) != image.size:
         raise BadImageError("damaged", "damaged image: it has two sizes")
     # Every viewer shows the first picture of a camera's multi-picture JPEG.
     if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
         if image.format != "PNG":
-            raise BadImageError("animated", f"animated: {frames} frames")
-        remark("animated_png", f"animated: the first of {frames} frames is used")
+            _refuse("animated", f"animated: {frames} frames", remark, keep)
+        else:
+            remark("animated_png", f"animated: the first of {frames} frames is used")
 
 
 def _check_end(image: Image.Image, content: bytes, remark: Remark) -> None:
@@ -213,7 +225,7 @@ def _check_scan(image: Image.Image, content: bytes) -> None:
 
 
 def _pixels(
-    image: Image.Image, content: bytes, color_mode: ColorMode, remark: Remark
+    image: Image.Image, content: bytes, color_mode: ColorMode, remark: Remark, keep: bool
 ) -> np.ndarray:
     """Return the upright pixels in the channels of the color mode; refuse ambiguous ones."""
     declared = image.size
@@ -229,8 +241,8 @@ def _pixels(
         remark(kind)
     elif depth == 16:
         remark("sixteen_bit")
-    turn = _TURNS.get(_orientation(image))
-    image = _converted(image, depth, color_mode, remark)
+    turn = None if keep else _TURNS.get(_orientation(image))
+    image = _converted(image, depth, color_mode, remark, keep)
     if turn is not None:
         remark("rotated")
         image = image.transpose(turn)
@@ -238,7 +250,7 @@ def _pixels(
 
 
 def _converted(
-    image: Image.Image, depth: int, color_mode: ColorMode, remark: Remark
+    image: Image.Image, depth: int, color_mode: ColorMode, remark: Remark, keep: bool
 ) -> Image.Image:
     """Return an image in a color mode; `depth` is that of a sample in the file, in bits."""
     opacity = None
@@ -253,10 +265,11 @@ def _converted(
         image = image.convert("RGB" if image.mode == "RGB" else "L")
         image.putalpha(opacity)
     if color_mode != "rgba" and "A" in image.getbands():
-        if image.getchannel("A").getextrema() != (255, 255):
+        if image.getchannel("A").getextrema() == (255, 255):
+            remark("opaque_alpha")
+        else:
             flatten = "transparent pixels; flatten it, or read it with color_mode='rgba'"
-            raise BadImageError("transparent", flatten)
-        remark("opaque_alpha")
+            _refuse("transparent", flatten, remark, keep)
         image = image.convert("RGB" if "R" in image.getbands() else "L")
     if color_mode == "grayscale" and image.mode in ("RGB", "CMYK", "YCbCr"):
         channels = np.asarray(image.convert("RGB")).astype(np.int16)

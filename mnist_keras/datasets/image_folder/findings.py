@@ -77,6 +77,7 @@ _TITLES_AND_ADVICE = {
     Severity.WARNING: {
         "uneven": ("classes of different sizes", "draw N of each with --per-class N"),
         "duplicate": ("same image twice", "remove one; both stay on one side of the split"),
+        "kept": ("refused by default, kept as Keras keeps it", 'see on_bad="keep"'),
         "near_duplicate": ("almost the same image twice", "look at both"),
         "class_differs": ("class with a telltale difference", "a model may learn that instead"),
         "link": ("symbolic link", "its target is used"),

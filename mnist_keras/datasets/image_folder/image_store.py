@@ -17,7 +17,7 @@ from mnist_keras.datasets.choices import Cache
 from mnist_keras.datasets.image_folder.findings import Finding
 from mnist_keras.datasets.images import FINGERPRINT, Images, LazyImages, image_fingerprint
 
-# Up to this many bytes, images are kept in memory by default; more are kept on the disk.
+# Up to this many bytes, as `float32`, images are kept in memory by default, others on the disk.
 _MEMORY_BYTES = 2**30
 _KEPT_SECONDS = 30 * 24 * 3600
 
@@ -49,7 +49,7 @@ class ImageStore:
         again: Callable[[int, bytes], np.ndarray],
     ):
         self.shape = shape
-        self.cache = cache or ("memory" if math.prod(shape) <= _MEMORY_BYTES else "disk")
+        self.cache = cache or ("memory" if 4 * math.prod(shape) <= _MEMORY_BYTES else "disk")
         self.fingerprints = np.zeros(shape[0], FINGERPRINT)  # empty for files without an image
         self.dtype: np.dtype = np.dtype(np.uint8)
         self._again = again

@@ -47,7 +47,7 @@ class ImageForm:
     image_size: tuple[int, int] = (28, 28)  # height and width in pixels
     interpolation: Interpolation = "bilinear"  # for images of another size
     aspect: Aspect = "stretch"  # what becomes of another ratio of height and width
-    keep: bool = False  # whether images that Keras takes are taken, even if they are ambiguous
+    keep: bool = False  # whether images and classes are taken that only Keras takes
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -85,7 +85,7 @@ def read_files(
     def again(position: int, fingerprint: bytes) -> np.ndarray:
         path = os.path.join(root, files[position].path)
         with suppress(BadImageError):
-            image = form.bring(decode(read_file(path), form.color_mode))
+            image = form.bring(decode(read_file(path), form.color_mode, keep=form.keep))
             if image_fingerprint(image).encode() == fingerprint:
                 return image
         raise DataError(f"{escaped(path)}: changed since it was audited")
@@ -181,7 +181,7 @@ def _read_one(
     try:
         content = read_file(os.path.join(root, path))
         digests.append(_digest(content))
-        image = decode(content, form.color_mode, remark)
+        image = decode(content, form.color_mode, remark, form.keep)
         brought = form.bring(image, remark)
     except BadImageError as error:
         return [Finding(error.kind, path, str(error))], None, ("", "")

@@ -4,11 +4,11 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mnist_keras._foundations.files import escaped, reason, utf8
 from mnist_keras.datasets import idx
@@ -17,7 +17,9 @@ from mnist_keras.datasets.image_folder.decoding import EXTENSIONS
 from mnist_keras.datasets.image_folder.findings import Finding
 
 # The class names of a walk that asks for no classes.
-FLAT = ("",)
+FLAT: tuple[str, ...] = ("",)
+# What Keras's loader takes for an image.
+_KERAS_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 # Findings after which the walk ends: what it found is not a data set.
 USELESS = ("missing", "not_a_folder", "no_classes", "single_class", "too_deep", "too_many_files")
 # What systems put beside the user's files, in lower case, where no dot hides it.
@@ -50,14 +52,14 @@ class ImageFile(NamedTuple):
 
     path: str  # relative to the directory that was walked, with `/` between its parts
     label: int  # index of its class
-    size: int  # in bytes
+    size: int  # in bytes, or 0 where it was not asked for
 
 
 @dataclass(frozen=True)
 class Folder:
     """What a walk found."""
 
-    class_names: tuple[str, ...]  # the class folders in natural order: `9` before `10`
+    class_names: tuple[str, ...]  # the class folders in the order of the labels
     files: tuple[ImageFile, ...]  # by class, then in Keras's order
     findings: tuple[Finding, ...]  # what is wrong, left out or worth knowing
 
@@ -77,32 +79,47 @@ def walk(
     class_names: Sequence[str] | None = None,
     leave_out: Collection[str] = (),
     max_files: int = MAX_FILES,
+    follow_links: bool = False,
+    class_order: Callable[[str], Any] = natural_key,
 ) -> Folder:
     """Walk a directory with one folder of images for each class. No file is opened.
 
-    Hidden files, system files, links to folders and those of `leave_out` are left out. Folders are
-    entered once, so a link in a circle ends. With more than `max_files`, the walk stops with a
-    finding. All paths are relative to `directory`; the class folders lie in its folder `base`.
-    `class_names` are those to walk, in the order of the labels.
+    Hidden files, system files and those of `leave_out` are left out. Links to folders in a class
+    are left out or followed, but never back to where they lie. With more than `max_files`, the walk
+    stops with a finding. All paths are relative to `directory`; the class folders lie in its folder
+    `base`. `class_names` are those to walk, in the order of the labels; by default all, sorted.
     """
-    walker = _Walker(directory, base, max_files)
+    walker = _Walker(directory, base, max_files, follow_links)
     with suppress(_UselessError):
-        walker.find_classes(leave_out, class_names)
+        walker.find_classes(leave_out, class_names, class_order)
         for label, name in enumerate(walker.class_names):
             walker.walk_class(name, label)
         walker.check_depth()
     return Folder(walker.class_names, tuple(walker.files), tuple(walker.findings))
 
 
-def walk_flat(directory: Path, max_files: int = MAX_FILES) -> Folder:
+def walk_flat(directory: Path, max_files: int = MAX_FILES, follow_links: bool = False) -> Folder:
     """Walk all image files below a directory as one class, whatever its folders are called."""
-    walker = _Walker(directory, "", max_files)
+    walker = _Walker(directory, "", max_files, follow_links)
     with suppress(_UselessError):
         walker.walk_class("", 0)
         if not walker.files:
             walker.find("no_classes", ".", _NO_IMAGES)
     findings = [f for f in walker.findings if f.kind not in ("nested_folder", "empty_class")]
     return Folder(FLAT, tuple(walker.files), tuple(findings))
+
+
+def walk_as_keras(
+    directory: Path, class_names: Sequence[str] = FLAT, follow_links: bool = False
+) -> Folder:
+    """Return the files that Keras's loader takes, by their names alone, hidden ones too."""
+    files = []
+    for label, name in enumerate(class_names):
+        for root, _, found in sorted(os.walk(directory / name, followlinks=follow_links)):
+            within = Path(root).relative_to(directory)
+            images = (file for file in sorted(found) if file.lower().endswith(_KERAS_EXTENSIONS))
+            files += [ImageFile((within / file).as_posix(), label, 0) for file in images]
+    return Folder(tuple(class_names), tuple(files), ())
 
 
 class _UselessError(Exception):
@@ -112,8 +129,9 @@ class _UselessError(Exception):
 class _Walker:
     """One walk: what it has found so far."""
 
-    def __init__(self, directory: Path, base: str, max_files: int):
+    def __init__(self, directory: Path, base: str, max_files: int, follow_links: bool):
         self.directory, self.base, self.max_files = directory, base, max_files
+        self.follow_links = follow_links
         self.class_names: tuple[str, ...] = ()
         self.files: list[ImageFile] = []
         self.findings: list[Finding] = []
@@ -128,7 +146,9 @@ class _Walker:
         if kind in USELESS:
             raise _UselessError
 
-    def find_classes(self, leave_out: Collection[str], asked: Sequence[str] | None) -> None:
+    def find_classes(
+        self, leave_out: Collection[str], asked: Sequence[str] | None, order: Callable[[str], Any]
+    ) -> None:
         """Take the class folders, all or those asked for, and note what is wrong with them."""
         self.class_names = tuple(asked or ())
         names, images, others = [], 0, []
@@ -140,18 +160,17 @@ class _Walker:
                 self.seen -= 1  # only files count
                 if entry.name in leave_out:
                     continue
+                if entry.is_symlink() and self._leads_back(path):
+                    self.find("folder_link", path)
+                    continue
                 if entry.is_symlink():
-                    target, here = map(os.path.realpath, (self.directory / path, self.directory))
-                    leads_out = os.path.commonpath([target, here]) == target
-                    self.find("folder_link" if leads_out else "link", path)
-                    if leads_out:
-                        continue
+                    self.find("link", path)
                 names.append(entry.name)
             else:
                 self.find("beside_classes", path)
                 images += entry.name.lower().endswith(EXTENSIONS)
                 others.append(entry.name)
-        names.sort(key=natural_key)
+        names.sort(key=order)
         if not names:
             found = f"found {images:,} images and no folders" if images else "found no folders"
             expected = "expected one folder of images for each class"
@@ -201,7 +220,9 @@ class _Walker:
                 path = f"{folder}/{entry.name}" if folder else entry.name
                 if is_hidden(entry.name):
                     self.find("hidden", path)
-                elif not _is_folder(entry) or entry.is_symlink():
+                elif not _is_folder(entry) or (
+                    entry.is_symlink() and (not self.follow_links or self._leads_back(path))
+                ):
                     self._take(entry, path, label)
                 elif entry.name.lower().endswith(EXTENSIONS):
                     self.find("image_named_folder", path)
@@ -212,6 +233,12 @@ class _Walker:
         refused = any(finding.severity.refuses for finding in self.findings[before_findings:])
         if len(self.files) == before and not refused:
             self.find("empty_class", self.within(name), _NO_IMAGES)
+
+    def _leads_back(self, link: str) -> bool:
+        """Return whether a link leads to a folder that it lies in."""
+        target = os.path.realpath(self.directory / link)
+        parents = (os.path.realpath(self.directory / p) for p in PurePosixPath(link).parents)
+        return any(os.path.commonpath([target, parent]) == target for parent in parents)
 
     def _take(self, entry: "os.DirEntry[str]", path: str, label: int) -> None:
         """Take a file, or note why it is not one of the images."""
