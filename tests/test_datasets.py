@@ -227,12 +227,13 @@ OPTIONS = [
     {"label_mode": "binary", "class_names": ["9", "1"]},
     {"color_mode": "grayscale", "class_names": ["gray"]},
     *({"follow_links": True}, {"color_mode": "rgba"}, {"image_size": 18}, {"seed": None}),
-    *({"data_format": "channels_first"}, {"batch_size": None}, {"crop_to_aspect_ratio": True}),
+    *({"data_format": "channels_first"}, {"batch_size": None}),
+    {"crop_to_aspect_ratio": True, "image_size": (30, 17)},
     *({"validation_split": 0.3, "subset": subset} for subset in ("training", "both")),
 ]
 # Here Keras's own formats and backends differ from each other.
 RESIZING = [
-    {"pad_to_aspect_ratio": True},
+    {"pad_to_aspect_ratio": True, "image_size": (30, 17)},
     *({"interpolation": name} for name in ("Nearest", "bicubic", "area", "lanczos3", "lanczos5")),
     *({"interpolation": name, "image_size": (20, 24)} for name in ("gaussian", "mitchellcubic")),
 ]
