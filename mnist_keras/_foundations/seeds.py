@@ -16,8 +16,7 @@ These are all purposes in use; a test compares the list with the code:
     "exported images"          images to compare an exported model on (inference.export)
     "sign flips"               assignments of signs (statistics)
 
-From the same seeds, only scikit-learn draws its own numbers, and `image_dataset_from_directory`
-Keras's order of the files.
+Only scikit-learn and Keras's order of files draw their own numbers, from the same seeds.
 """
 
 import hashlib
