@@ -338,7 +338,7 @@ def binary_focal_loss(
     ignore_value: float | None = None,
 ) -> Tensor:
     """Returns the focal loss of each row's labels, as `focal_loss` does that of its class."""
-    options = gamma, alpha, from_logits, label_smoothing, axis, None, None, _dtype(y_pred)
+    options = gamma, alpha, from_logits, label_smoothing, axis, None, "loss", _dtype(y_pred)
     return BinaryFocalLoss(*options, ignore_value=ignore_value)(y_true, y_pred)
 
 
