@@ -1,6 +1,7 @@
 """Exported models: every pair of format and backend that is offered, in its own runtime."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import keras
@@ -37,6 +38,19 @@ def test_the_runtime_gives_the_same_logits(model, format, trained, digits_data, 
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.skipif("onnx" not in HERE, reason="ONNX is not exported here")
+def test_onnx_says_what_is_what(trained, tmp_path):
+    """Input, output and the size of a batch are named, and so are the classes."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    names = ["zero", "eins", '"2"', *map(str, range(3, 10))]
+    export_model(trained("basic_net").model, "onnx", tmp_path / "model.onnx", names)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (takes,), (gives,) = session.get_inputs(), session.get_outputs()
+    assert (takes.name, takes.shape) == ("images", ["batch", 28, 28, 3])
+    assert (gives.name, gives.shape) == ("logits", ["batch", 10])
+    assert json.loads(session.get_modelmeta().custom_metadata_map["class_names"]) == names
+
+
 @pytest.mark.parametrize("format", [format for format in FORMATS if format not in HERE])
 def test_other_backends_are_named(format, trained, tmp_path):
     """A pair that is not offered says which backend to use."""
@@ -61,7 +75,7 @@ def copying(monkeypatch):
         about = runtimes.Format(
             ".onnx",
             {BACKEND: ()},
-            lambda model, path: path.write_bytes(b"exported"),
+            lambda model, path, names: path.write_bytes(b"exported"),
             lambda path: lambda x: model.predict_on_batch(x) + np.float32(error),
         )
         monkeypatch.setitem(FORMATS, "onnx", about)
@@ -103,7 +117,7 @@ def test_only_its_own_kind_is_replaced(copying, trained, tmp_path):
 def test_a_failing_exporter_is_one_line(trained, tmp_path, monkeypatch):
     """Whatever an exporter raises, the file is named and no part of it is left."""
 
-    def fail(model, path):
+    def fail(model, path, names):
         path.write_bytes(b"half")
         raise RuntimeError("disk full\nand more")
 

@@ -50,7 +50,7 @@ def export(
         raise click.UsageError(f"{output}: only an earlier {format} export is replaced")
     options.check_output(output, overwrite)
     trained = load_model(model)
-    difference = export_model(trained.model, format, output)
+    difference = export_model(trained.model, format, output, trained.card.class_names)
     shape = "×".join(map(str, trained.card.input.form.shape))
     click.echo(f"{output}: logits differ by at most {difference:.1e} of the largest")
     click.echo(f"takes float32 images of {shape}, levels / 255")

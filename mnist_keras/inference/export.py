@@ -1,6 +1,7 @@
 """Trained models for other runtimes: exported, loaded there, and compared with ours."""
 
 import importlib.util
+import json
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -43,19 +44,32 @@ class Format:
 
     suffix: str
     backends: Mapping[str, Sequence[str]]  # the tested ones, each with the packages that it needs
-    export: "Callable[[keras.Model, Path], None]"
+    export: "Callable[[keras.Model, Path, Sequence[str]], None]"  # of a model with these classes
     run: Callable[[Path], _Runtime]
 
 
-def _export(format: str, model: "keras.Model", path: Path, **options: Any) -> None:
+def _export(
+    format: str, model: "keras.Model", path: Path, class_names: Sequence[str] = (), **options: Any
+) -> None:
     model.export(str(path), format=format, verbose=False, **options)
 
 
-def _export_onnx(model: "keras.Model", path: Path) -> None:
+def _export_onnx(model: "keras.Model", path: Path, class_names: Sequence[str]) -> None:
     import keras
+    import onnx
 
     signature = [keras.InputSpec(shape=model.input_shape, dtype="float32", name="images")]
     _export("onnx", model, path, input_signature=signature)
+    written = onnx.load(path)
+    images, logits = written.graph.input[0], written.graph.output[0]
+    for node in written.graph.node:  # the exporters' own names say nothing
+        for names in (node.input, node.output):
+            names[:] = ["logits" if name == logits.name else name for name in names]
+    logits.name = "logits"
+    for value in (images, logits):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.helper.set_model_props(written, {"class_names": json.dumps(list(class_names))})
+    onnx.save(written, path)
 
 
 def _run_onnx(path: Path) -> _Runtime:
@@ -91,7 +105,7 @@ def _run_litert(path: Path) -> _Runtime:
     return run
 
 
-def _export_torch(model: "keras.Model", path: Path) -> None:
+def _export_torch(model: "keras.Model", path: Path, class_names: Sequence[str]) -> None:
     import torch
 
     _export("torch", model, path, dynamic_shapes={0: torch.export.Dim("batch")})
@@ -138,13 +152,16 @@ def replaceable(path: Path, format: FormatName) -> bool:
     return bool(path.name) and is_free
 
 
-def export_model(model: "keras.Model", format: FormatName, path: Path) -> float:
+def export_model(
+    model: "keras.Model", format: FormatName, path: Path, class_names: Sequence[str] = ()
+) -> float:
     """Export a model, load the file in its own runtime, and compare the logits of random images.
 
     Args:
         model: Model from images with values in 0…1 to logits.
         format: Key of `FORMATS`.
         path: File or, for a SavedModel, folder to write; it appears only if the outputs agree.
+        class_names: Name of each logit's class, which ONNX keeps as JSON in its metadata.
 
     Returns:
         The largest difference of a logit, relative to the largest logit or to 1.
@@ -162,7 +179,7 @@ def export_model(model: "keras.Model", format: FormatName, path: Path) -> float:
     about = FORMATS[format]
     with whole(path, about.suffix) as unfinished:
         try:
-            difference = _difference(model, about, unfinished)
+            difference = _difference(model, about, unfinished, class_names)
         except Exception as error:  # exporters raise almost anything, even on a full disk
             raise FileError(f"{path}: cannot be written: {reason(error)}") from error
         if not difference <= TOLERANCE:
@@ -173,13 +190,15 @@ def export_model(model: "keras.Model", format: FormatName, path: Path) -> float:
     return difference
 
 
-def _difference(model: "keras.Model", about: Format, path: Path) -> float:
+def _difference(
+    model: "keras.Model", about: Format, path: Path, class_names: Sequence[str]
+) -> float:
     """Export a model to a path, and return how much the logits differ there."""
     x = generator(0, "exported images").random((_COMPARED, *model.input_shape[1:]), np.float32)
     expected = model.predict_on_batch(x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # exporters warn about their own deprecated parts
-        about.export(model, path)
+        about.export(model, path, class_names)
         run = about.run(path)
         # Batches of three sizes: the file must not fix the size.
         found = np.concatenate([run(x[:1]), run(x[1:8]), run(x[8:])])
