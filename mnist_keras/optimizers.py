@@ -107,7 +107,8 @@ class RAdam(Adam):
     PyTorch, ε is added to √v.
 
     Args:
-        learning_rate, beta_1, beta_2, epsilon, **kwargs: As for `Adam`.
+        learning_rate, beta_1, beta_2, epsilon: As for `Adam`.
+        **kwargs: As for `Adam`.
 
     Reference:
         [Liu et al., 2019](https://arxiv.org/abs/1908.03265), algorithm 2.
