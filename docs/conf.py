@@ -32,7 +32,6 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 180
 nb_output_stderr = "remove"
-nb_merge_streams = True
 
 # Docstrings are Keras's: Markdown, with Google's sections.
 default_role = "code"

@@ -123,7 +123,7 @@ def test_two_command_lines_set_everything_up():
 def test_every_command_is_described():
     """Each command of the program is in the table of commands."""
     text = (DOCS / "commands.md").read_text("utf-8")
-    assert [name for name in cli.commands if f"`mnist-keras {name}" not in text] == []
+    assert [name for name in cli.commands if f"| `{name}" not in text] == []
 
 
 @pytest.mark.any_backend
