@@ -60,6 +60,7 @@ def test_python_examples_run(page, tmp_path, monkeypatch, image_folder, model_fi
 
 
 @pytest.mark.any_backend
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if command_lines(page)], ids=lambda page: page.name
 )
