@@ -26,6 +26,7 @@ html_css_files = ["site.css"]
 html_static_path = ["_static"]
 
 myst_heading_anchors = 3
+smartquotes = False  # quotes are often those of TOML and Python
 # Notebooks: only the tutorial is one. It runs in a folder of its own, and a cell that fails ends
 # the build. What commands write to stderr is their progress.
 nb_execution_in_temp = True

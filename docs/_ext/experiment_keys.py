@@ -1,7 +1,7 @@
 """Directives that read the keys of an experiment's file, and the rules between them, off the code.
 
 `{keys} Settings` makes a table of the settings: key, value, default and meaning.
-`{rules}` lists the rules between settings.
+`{rules} cnn` lists the rules between settings of a network, `{rules} svm` those of no network.
 """
 
 import json
@@ -65,10 +65,12 @@ class Keys(SphinxDirective):
 
 
 class Rules(SphinxDirective):
-    """A list of the rules between settings: of networks, then of classifiers without one."""
+    """A list of the rules between the settings of a model."""
+
+    required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        rules = [rule for model in ("cnn", "svm") for _, rule in Settings(model=model)._rules()]
+        rules = (rule for _, rule in Settings(model=self.arguments[0])._rules())
         return self.parse_text_to_nodes("\n".join(f"- {rule}." for rule in rules))
 
 
