@@ -51,11 +51,13 @@ def image_dataset_from_directory(
 
     It takes Keras's arguments, and differs in three ways:
 
-    | here | as Keras |
-    |---|---|
-    | bad and ambiguous files are refused at once, hidden ones left out | `on_bad="keep"` |
-    | the split is stratified, by content alone; duplicates stay together | `stratify=False` |
-    | Grain also reshuffles in each epoch; validation is never shuffled | `shuffle=False` |
+    ===================================================================  ================
+    here                                                                 as Keras
+    ===================================================================  ================
+    bad and ambiguous files are refused at once, hidden ones left out    `on_bad="keep"`
+    the split is stratified, by content alone; duplicates stay together  `stratify=False`
+    Grain also reshuffles in each epoch; validation is never shuffled    `shuffle=False`
+    ===================================================================  ================
 
     As Keras, the classes, files, sides, labels and images are those of its `format="tf"`, bit for
     bit on 8-bit PNG and BMP in the channels of `color_mode`, resized by `"nearest"` or
