@@ -1,4 +1,4 @@
-"""Adam and RAdam against their published recurrences, and as citizens of Keras."""
+"""Adam and RAdam against their recurrences, PyTorch and Keras, and as citizens of Keras."""
 
 import keras
 import numpy as np
@@ -21,14 +21,14 @@ def moments(gradients, beta_1, beta_2):
         yield t, m / (1 - beta_1**t), v
 
 
-def adam(theta, gradients, lr=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
+def adam(theta, gradients, lr=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
     """Algorithm 1 of Kingma & Ba, in float64."""
     for t, m_hat, v in moments(gradients, beta_1, beta_2):
         theta = theta - lr * m_hat / (np.sqrt(v / (1 - beta_2**t)) + epsilon)
     return theta
 
 
-def radam(theta, gradients, lr=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
+def radam(theta, gradients, lr=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
     """Algorithm 2 of Liu et al. with the threshold of their program, in float64."""
     rho_inf = 2 / (1 - beta_2) - 1
     for t, m_hat, v in moments(gradients, beta_1, beta_2):
@@ -73,7 +73,7 @@ def test_equal_to_the_published_recurrence(optimizer, recurrence, settings, step
 def test_epsilon_is_where_the_paper_has_it():
     """On tiny gradients Keras's Adam steps a quarter as far as the paper's in the first step."""
     gradient = np.full((1, 1, 1), 1e-7)
-    ours = run(Adam(0.001), gradient, np.zeros((1, 1)))
+    ours = run(Adam(0.001, epsilon=1e-8), gradient, np.zeros((1, 1)))
     theirs = run(keras.optimizers.Adam(0.001, epsilon=1e-8), gradient, np.zeros((1, 1)))
     assert ours[0, 0] == pytest.approx(-0.001 / 1.1, rel=1e-4)
     assert theirs[0, 0] == pytest.approx(-0.001 / (1 + 0.1 / np.sqrt(0.001)), rel=1e-3)
@@ -122,12 +122,15 @@ def test_16_bit_weights(optimizer, recurrence, dtype):
 
 
 KERAS_OPTIONS = {
+    "amsgrad": True,
     "learning_rate": keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5),
     "weight_decay": 0.3,
     "clipnorm": 0.5,
     "clipvalue": 0.1,
     "global_clipnorm": 0.5,
     "use_ema": True,
+    "ema_momentum": 0.5,
+    "ema_overwrite_frequency": 2,
     "loss_scale_factor": 4.0,
     "gradient_accumulation_steps": 3,
 }
@@ -136,7 +139,8 @@ KERAS_OPTIONS = {
 @pytest.mark.parametrize("option", KERAS_OPTIONS)
 def test_options_do_what_they_do_in_kerass_adam(option):
     """With an epsilon of next to nothing Adam is Keras's, and so is every option of it."""
-    options = {"learning_rate": 0.1, "epsilon": 1e-30, option: KERAS_OPTIONS[option]}
+    options = {"learning_rate": 0.1, "epsilon": 1e-30, "use_ema": option.startswith("ema")}
+    options[option] = KERAS_OPTIONS[option]
     weights = []
     for kind in Adam, keras.optimizers.Adam:
         made = kind(**options)
@@ -184,7 +188,52 @@ def test_serializable(optimizer, tmp_path):
     assert_array_equal(convert_to_numpy(model.weights[0]), convert_to_numpy(loaded.weights[0]))
 
 
-def test_adam_has_no_amsgrad():
-    """The variant that is not there is refused, not ignored."""
-    with pytest.raises(ValueError, match="`amsgrad` is not supported"):
-        Adam(amsgrad=True)
+@pytest.mark.several_backends
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("optimizer", "name", "option"),
+    [
+        (Adam, "AdamW", {"amsgrad": False}),
+        (Adam, "AdamW", {"amsgrad": True}),
+        (RAdam, "RAdam", {"decoupled_weight_decay": True}),
+    ],
+)
+def test_300_steps_of_pytorch(optimizer, name, option, weight_decay):
+    """With an epsilon of 1e-8, the weights are where PyTorch's optimizer brings them."""
+    torch = pytest.importorskip("torch")
+    gradients = np.random.default_rng(1).normal(0, [[1.0], [1e-4]], (300, 2, 3))
+    gradients *= np.linspace(2, 0.01, 300)[:, None, None]  # so that the largest v stays behind
+    parameter = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    theirs = getattr(torch.optim, name)([parameter], 0.01, weight_decay=weight_decay, **option)
+    for gradient in gradients:
+        parameter.grad = torch.tensor(gradient)
+        theirs.step()
+    made = optimizer(
+        0.01, epsilon=1e-8, weight_decay=weight_decay, amsgrad=option.get("amsgrad", False)
+    )
+    expected = parameter.detach().numpy()
+    assert_allclose(run(made, gradients, np.ones((2, 3))), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("kinds", [(Adam, keras.optimizers.Adam), (keras.optimizers.Adam, Adam)])
+def test_the_state_of_kerass_adam_loads_here_and_back(kinds, amsgrad, tmp_path):
+    """Weights, moments and the step go from file to model and from list to list, both ways."""
+    source, target, listed = (
+        keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")], name="model")
+        for _ in range(3)
+    )
+    for model, kind in zip((source, target, listed), (*kinds, kinds[1]), strict=True):
+        model.compile(kind(0.1, amsgrad=amsgrad, name="adam"), "mse")
+        model.optimizer.build(model.trainable_variables)
+    source.optimizer.apply([ops.ones((3, 2)), ops.ones(2)])
+    source.save(tmp_path / "source.keras")
+    target.load_weights(tmp_path / "source.keras")
+    listed.set_weights(source.get_weights())
+    listed.optimizer.set_weights([convert_to_numpy(v) for v in source.optimizer.variables])
+    for model in target, listed:
+        pairs = [(source, model), (source.optimizer, model.optimizer)]
+        for a, b in (pair for ab in pairs for pair in zip(*(x.variables for x in ab), strict=True)):
+            assert a.path == b.path
+            assert_array_equal(convert_to_numpy(a), convert_to_numpy(b))
+    assert len(target.optimizer.variables) == (8 if amsgrad else 6)

@@ -106,8 +106,9 @@ def test_ten_equal_steps(pair, digits, floatx, optimizer, torch):
         if layer.name.startswith("dropout"):
             layer.rate = 0
     keras_optimizer = {"Adam": Adam, "SGD": keras.optimizers.SGD, "RAdam": RAdam}[optimizer]
+    epsilon = {} if optimizer == "SGD" else {"epsilon": 1e-8}
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    ours.compile(keras_optimizer(0.001), loss)
+    ours.compile(keras_optimizer(0.001, **epsilon), loss)
     torch_optimizer = getattr(torch.optim, optimizer)(theirs.parameters(), lr=0.001)
     criterion = torch.nn.CrossEntropyLoss()
     for step in range(10):

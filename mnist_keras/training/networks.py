@@ -16,6 +16,8 @@ from mnist_keras.training.settings import Settings
 
 # One-cycle: the share of the epochs in which the learning rate rises.
 _WARM_UP = 0.1
+# Of Adam and RAdam: the paper's and PyTorch's, which the original took.
+EPSILON = 1e-8
 # Weights that weight decay leaves alone: decaying them would not regularize the model.
 NOT_DECAYED = ("bias", "gamma", "beta")
 
@@ -88,9 +90,9 @@ def compiled_model(
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     else:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    optimizer = {"adam": Adam, "radam": RAdam, "sgd": keras.optimizers.SGD}[settings.optimizer](
-        settings.learning_rate, weight_decay=settings.weight_decay or None
-    )
+    kind = {"adam": Adam, "radam": RAdam, "sgd": keras.optimizers.SGD}[settings.optimizer]
+    epsilon = {} if settings.optimizer == "sgd" else {"epsilon": EPSILON}
+    optimizer = kind(settings.learning_rate, weight_decay=settings.weight_decay or None, **epsilon)
     model = build_model(settings, input_shape, num_classes, seed=0)
     if settings.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))

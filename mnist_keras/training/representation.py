@@ -15,7 +15,7 @@ from mnist_keras.models.siamese import SiameseModel as SiameseModel
 from mnist_keras.optimizers import Adam
 from mnist_keras.portable import HeUniform
 from mnist_keras.training.fit import fit
-from mnist_keras.training.networks import NOT_DECAYED, one_cycle
+from mnist_keras.training.networks import EPSILON, NOT_DECAYED, one_cycle
 from mnist_keras.training.record import History, OnEpoch
 
 # Chosen by cross-validation on training images: see docs/representation.md.
@@ -82,7 +82,7 @@ def pretrain(
     network = encoder(images.shape[1:], activation, width, seed)
     head = projector(network.output_shape[-1], size, hidden_layers, seed)
     model = SiameseModel(network, head, objective)
-    optimizer = Adam(_RATE, weight_decay=_DECAY)
+    optimizer = Adam(_RATE, epsilon=EPSILON, weight_decay=_DECAY)
     optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
     model.compile(optimizer)
     batches = PairedViews(images, ELASTIC, seed=seed)

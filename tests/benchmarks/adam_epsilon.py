@@ -20,7 +20,7 @@ STEPS = (1, 5, 10)
 OPTIMIZERS = {
     "keras.optimizers.Adam, epsilon=1e-7": lambda: keras.optimizers.Adam(0.001),
     "keras.optimizers.Adam, epsilon=1e-8": lambda: keras.optimizers.Adam(0.001, epsilon=1e-8),
-    "mnist_keras.Adam": lambda: Adam(0.001),
+    "mnist_keras.Adam, epsilon=1e-8": lambda: Adam(0.001, epsilon=1e-8),
 }
 
 
