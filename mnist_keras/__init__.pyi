@@ -13,10 +13,17 @@ from .models.original import basic_net as basic_net
 from .models.original import cnn as cnn
 from .optimizers import Adam as Adam
 from .optimizers import RAdam as RAdam
-from .portable import Dropout as Dropout
-from .portable import FanInUniform as FanInUniform
-from .portable import GlorotUniform as GlorotUniform
-from .portable import HeUniform as HeUniform
-from .portable import SpatialDropout2D as SpatialDropout2D
+from .portable.dropout import AlphaDropout as AlphaDropout
+from .portable.dropout import Dropout as Dropout
+from .portable.dropout import SpatialDropout1D as SpatialDropout1D
+from .portable.dropout import SpatialDropout2D as SpatialDropout2D
+from .portable.dropout import SpatialDropout3D as SpatialDropout3D
+from .portable.initializers import FanInUniform as FanInUniform
+from .portable.initializers import GlorotNormal as GlorotNormal
+from .portable.initializers import GlorotUniform as GlorotUniform
+from .portable.initializers import HeNormal as HeNormal
+from .portable.initializers import HeUniform as HeUniform
+from .portable.initializers import LecunNormal as LecunNormal
+from .portable.initializers import Orthogonal as Orthogonal
 
 __version__: str

@@ -408,7 +408,7 @@ def test_fit_trains_on_views(digit_images):
     others = set(threading.enumerate())  # of batches that another test has not used up
     images, y = digit_images[0][..., np.newaxis], digit_images[1]
     warped = WarpedBatches(images, y, ELASTIC, batch_size=4, seed=6, threads=2)
-    units = keras.layers.Dense(10, kernel_initializer=FanInUniform("kernel", seed=0))
+    units = keras.layers.Dense(10, kernel_initializer=FanInUniform(seed=0, path="kernel"))
     model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), units])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     # With a learning rate of 0, the loss of an epoch is the mean loss of its views.

@@ -39,7 +39,7 @@ def after_convolution(layer):
     """Return a network of a convolution, that layer, and a dense one, with the same weights."""
     inputs = keras.Input((12, 10, 1))
     conv, dense = (
-        {"name": name, "kernel_initializer": GlorotUniform(f"{name}/kernel", seed=1)}
+        {"name": name, "kernel_initializer": GlorotUniform(1, path=f"{name}/kernel")}
         for name in ("conv", "dense")
     )
     x = keras.layers.Conv2D(4, 3, padding="same", data_format="channels_last", **conv)(inputs)

@@ -1,5 +1,6 @@
 """The package: what importing it costs, and its public names."""
 
+import inspect
 import tomllib
 from pathlib import Path
 
@@ -57,6 +58,35 @@ def test_public_names_resolve():
     assert set(mnist_keras.__all__) <= set(dir(mnist_keras))
     with pytest.raises(AttributeError, match="attribute FocalLos"):
         _ = mnist_keras.FocalLos
+
+
+KERAS_NAMES = [
+    (module, name)
+    for module in (keras.initializers, keras.layers, keras.optimizers)
+    for name in mnist_keras.__all__
+    if hasattr(module, name)
+]
+
+
+def parameters(function):
+    """Return the names, kinds and defaults of what a function takes, but for `**kwargs`."""
+    found = inspect.signature(function).parameters.values()
+    return [(p.name, p.kind, p.default) for p in found if p.kind != p.VAR_KEYWORD]
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(("module", "name"), KERAS_NAMES)
+def test_what_bears_kerass_name_takes_kerass_arguments(module, name):
+    """Order and defaults are Keras's, whose configurations load; what is ours has to be named."""
+    ours, theirs = getattr(mnist_keras, name), getattr(module, name)
+    for method in ("__init__", "__call__" if module is keras.initializers else "build"):
+        found, right = parameters(getattr(ours, method)), parameters(getattr(theirs, method))
+        assert found[: len(right)] == right
+        assert {kind for _, kind, _ in found[len(right) :]} <= {inspect.Parameter.KEYWORD_ONLY}
+    config = theirs(*([0.5] if module is keras.layers else [])).get_config()
+    again = ours.from_config(config).get_config()
+    # Keras's spatial dropout forgets that a dtype is mixed.
+    assert {**again, "dtype": None} == {**again, **config, "dtype": None}
 
 
 LOSSES = FocalLoss(from_logits=True), NTXent(), VICReg()

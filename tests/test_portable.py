@@ -1,16 +1,29 @@
 """Initial weights and dropout masks: equal on every backend, bit for bit."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 from keras.ops import convert_to_numpy
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import kstest, truncnorm
 
 import mnist_keras
-from mnist_keras import Dropout, FanInUniform, GlorotUniform, HeUniform, SpatialDropout2D
+from mnist_keras import (
+    AlphaDropout,
+    Dropout,
+    FanInUniform,
+    Orthogonal,
+    SpatialDropout1D,
+    SpatialDropout2D,
+    SpatialDropout3D,
+)
 from mnist_keras._foundations.seeds import generator
-from mnist_keras.portable import _mix
+from mnist_keras.portable.dropout import _mix
+
+SCALED = ["GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "LecunNormal"]
 
 
 def numpys(shape):
@@ -20,7 +33,7 @@ def numpys(shape):
 
 def test_fan_in_uniform_is_numpys():
     """The weights are NumPy's numbers, uniform in ±1/√fan_in, whatever the backend."""
-    weights = convert_to_numpy(FanInUniform("fc/kernel", seed=3)((400, 50)))
+    weights = convert_to_numpy(FanInUniform(3, path="fc/kernel")((400, 50)))
     assert_allclose(weights, numpys((400, 50)) / 20, rtol=0, atol=1e-8)
     assert abs(weights).max() <= 1 / 20
     assert weights.std() == pytest.approx(1 / 20 / np.sqrt(3), rel=0.02)
@@ -28,22 +41,82 @@ def test_fan_in_uniform_is_numpys():
 
 def test_fan_in_of_kernels_and_biases():
     """A kernel knows its fan-in; a bias is told it; a wrong one is refused."""
-    conv = convert_to_numpy(FanInUniform("conv/kernel")((3, 3, 11, 5)))
+    conv = convert_to_numpy(FanInUniform(0, path="conv/kernel")((3, 3, 11, 5)))
     assert 0.98 / np.sqrt(99) < abs(conv).max() <= 1 / np.sqrt(99)
-    bias = convert_to_numpy(FanInUniform("conv/bias", fan_in=9)((1000,)))
+    bias = convert_to_numpy(FanInUniform(0, path="conv/bias", fan_in=9)((1000,)))
     assert 0.33 < abs(bias).max() <= 1 / 3
     with pytest.raises(ValueError, match="`fan_in` must be at least 1"):
-        FanInUniform("x", fan_in=0)
+        FanInUniform(fan_in=0)
 
 
+@pytest.mark.parametrize("name", SCALED)
 @pytest.mark.parametrize(
-    ("kind", "options"), [(FanInUniform, {"fan_in": 7}), (GlorotUniform, {}), (HeUniform, {})]
+    ("shape", "axes"),
+    [
+        ((300, 40), {}),
+        ((3, 3, 20, 50), {}),
+        ((5000,), {}),
+        ((32, 5, 40), {"input_axes": [0], "output_axes": [1, 2]}),
+    ],
 )
-def test_initializer_is_serializable(kind, options):
-    """Its configuration gives an equal initializer, which draws equal weights."""
-    initializer = kind("fc/kernel", seed=3, **options)
-    again = keras.initializers.deserialize(keras.initializers.serialize(initializer))
-    assert_array_equal(convert_to_numpy(again((4, 5))), convert_to_numpy(initializer((4, 5))))
+def test_kerass_distribution_and_numpys_numbers(name, shape, axes):
+    """The range and deviation are those of Keras's initializer of the name; numbers are NumPy's."""
+    ours, theirs = (
+        convert_to_numpy(getattr(module, name)(3, **axes, **path)(shape))
+        for module, path in ((mnist_keras, {"path": "fc/kernel"}), (keras.initializers, {}))
+    )
+    limit = abs(ours).max()
+    assert limit == pytest.approx(abs(theirs).max(), rel=3e-3)
+    assert ours.std() == pytest.approx(theirs.std(), rel=0.03)
+    if name.endswith("Uniform"):
+        assert_allclose(ours / limit, numpys(shape), atol=2e-3)
+        return
+    normal = generator(3, "fc/kernel").standard_normal(shape)
+    inside = abs(normal) <= 2
+    ratio = ours[inside] / normal[inside]
+    assert_allclose(ratio, ratio.mean(), rtol=1e-5)
+    assert kstest(ours.ravel() / ratio.mean(), truncnorm(-2, 2).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (3, 8), (8, 3), (3, 3, 4, 50)])
+def test_orthogonal_is_the_factor_of_numpys_matrix(shape):
+    """Columns, or else rows, are orthonormal times the gain, and R has a positive diagonal."""
+    weights = convert_to_numpy(Orthogonal(2.0, 3, path="kernel")(shape)).reshape(-1, shape[-1])
+    q = (weights if len(weights) >= shape[-1] else weights.T) / 2
+    assert_allclose(q.T @ q, np.eye(q.shape[1]), atol=1e-6)
+    r = q.T @ generator(3, "kernel").standard_normal(q.shape)
+    assert_allclose(np.tril(r, -1), 0, atol=1e-5)
+    assert np.all(np.diag(r) > 0)
+    with pytest.raises(ValueError, match="must be at least two-dimensional"):
+        Orthogonal()((3,))
+
+
+@pytest.mark.parametrize("name", [*SCALED, "FanInUniform", "Orthogonal"])
+def test_seeds_of_initializers(name):
+    """One seed gives one array, a generator one a call, and `None` what Python's `random` says."""
+    make = getattr(mnist_keras, name)
+
+    def values(initializer, dtype=None):
+        return convert_to_numpy(initializer((4, 5), dtype))
+
+    first = values(make(seed=3))
+    assert_array_equal(values(make(seed=3), "float16"), first.astype("float16"))
+    for other in {"seed": 4}, {"seed": 3, "path": "fc/kernel"}:
+        initializer = make(**other)
+        assert np.all(values(initializer) != first)
+        again = keras.initializers.deserialize(keras.initializers.serialize(initializer))
+        for same in initializer, initializer.clone(), again:
+            assert_array_equal(values(same), values(initializer))
+
+    one = make(seed=keras.random.SeedGenerator(3))
+    two = one.clone()
+    calls = [values(one), values(one)]
+    assert np.all(calls[0] != calls[1])
+    assert_array_equal([values(two), values(two)], calls)
+    random.seed(7)
+    unseeded = make()
+    expected = make(seed=random.Random(7).randint(1, 10**9))
+    assert_array_equal(values(unseeded), values(expected))
 
 
 def mix(x):
@@ -68,17 +141,38 @@ def reference_mask(layer, step, count):
 
 
 @pytest.mark.parametrize(
-    ("kind", "shape", "mask_shape"),
-    [(SpatialDropout2D, (6, 3, 2, 64), (6, 1, 1, 64)), (Dropout, (6, 7, 64), (6, 7, 64))],
+    ("kind", "data_format", "shape", "mask_shape"),
+    [
+        (Dropout, None, (6, 7, 64), (6, 7, 64)),
+        (SpatialDropout1D, None, (6, 3, 64), (6, 1, 64)),
+        (SpatialDropout2D, None, (6, 3, 2, 64), (6, 1, 1, 64)),
+        (SpatialDropout2D, "Channels_First", (6, 64, 3, 2), (6, 64, 1, 1)),
+        (SpatialDropout3D, "channels_last", (6, 3, 2, 1, 64), (6, 1, 1, 1, 64)),
+        (SpatialDropout3D, "channels_first", (6, 64, 3, 2, 2), (6, 64, 1, 1, 1)),
+    ],
 )
-def test_mask_is_the_references_bit_for_bit(kind, shape, mask_shape):
+def test_mask_is_the_references_bit_for_bit(kind, data_format, shape, mask_shape):
     """Channels or elements are dropped or scaled, step by step, as NumPy's hash says."""
-    layer = kind(0.25, seed=5, name="dropout1")
+    layer = kind(0.25, **({"data_format": data_format} if data_format else {}), seed=5, name="d1")
     x = np.random.default_rng(0).random(shape, dtype=np.float32)
     for step in range(3):
         y = convert_to_numpy(layer(x, training=True))
         kept = reference_mask(layer, step, np.prod(mask_shape)).reshape(mask_shape)
         assert_allclose(y, x * kept / 0.75, rtol=1e-6)
+
+
+def test_alpha_dropout():
+    """What is dropped becomes SELU's least value; then mean and variance are what they were."""
+    x = np.random.default_rng(0).normal(size=(100, 200)).astype("float32")
+    layer = AlphaDropout(0.3, seed=1, name="alpha")
+    y = convert_to_numpy(layer(x, training=True))
+    least = float(ops.selu(-1e3))
+    dropped = np.where(reference_mask(layer, 0, x.size).reshape(x.shape), x, least)
+    mean, variance = 0.3 * least, 0.7 * (1 + 0.3 * least**2)
+    assert_allclose(y, (dropped - mean) / np.sqrt(variance), rtol=1e-5, atol=1e-5)
+    assert abs(y.mean()) < 0.02
+    assert y.std() == pytest.approx(1, rel=0.02)
+    assert np.all(convert_to_numpy(AlphaDropout(1)(x, training=True)) == 0)
 
 
 def test_no_dropout_outside_training():
@@ -124,7 +218,7 @@ def test_neighbors_are_not_correlated():
 
 def test_state_is_saved(tmp_path):
     """A saved model goes on with the mask that would have come next."""
-    model = keras.Sequential([keras.Input((1, 1, 64)), SpatialDropout2D(0.5, 3, name="d")])
+    model = keras.Sequential([keras.Input((1, 1, 64)), SpatialDropout2D(0.5, seed=3, name="d")])
     x = np.ones((4, 1, 1, 64), np.float32)
     model(x, training=True)
     model.save(tmp_path / "model.keras")
@@ -158,11 +252,53 @@ def test_mixed_precision_and_gradient():
     assert set(np.unique(convert_to_numpy(y))) == {0.0, 2.0}
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1.1, 2, float("nan")])
-def test_bad_rate(rate):
-    """A rate outside [0, 1] is refused."""
-    with pytest.raises(ValueError, match=r"`rate` must be in \[0, 1\]"):
-        SpatialDropout2D(rate)
+WRONG = [
+    *(("Dropout", {"rate": rate}) for rate in (-0.1, 1.1, 2, float("nan"))),
+    *(
+        ("Dropout", {"rate": 0.5, "noise_shape": shape})
+        for shape in ("(1,)", 3, (2, 1.5), (2, -1), (0, None))
+    ),
+    *(("SpatialDropout3D", {"rate": 0.5, "data_format": name}) for name in ("last", 3)),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), WRONG)
+def test_wrong_arguments_are_refused_in_kerass_words(name, arguments):
+    """What Keras refuses is refused, and the error says what the argument should have been."""
+    with pytest.raises(ValueError, match="rgument") as theirs:
+        getattr(keras.layers, name)(**arguments)
+    with pytest.raises(ValueError, match="rgument") as ours:
+        getattr(mnist_keras, name)(**arguments)
+    said, right = (str(error.value).partition(". Expected ") for error in (ours, theirs))
+    assert said[0].partition("{")[0] == right[0].partition("{")[0]
+    assert said[2][:9] == right[2].replace("an iterable of", "a tuple or list of")[:9]
+
+
+@pytest.mark.parametrize("name", [n for n in mnist_keras.__all__ if n.endswith(("ropout", "D"))])
+def test_keras_counts_a_seed_and_no_weights(name):
+    """Built when made unless `build` is overridden, with masks, one state and nothing to train."""
+    ours, theirs = (getattr(module, name)(0.5) for module in (mnist_keras, keras.layers))
+    for count in ("weights", "variables", "trainable_variables", "non_trainable_variables"):
+        assert len(getattr(ours, count)) == len(getattr(theirs, count))
+    assert ours.built
+    assert ours.supports_masking
+    own = {"build": lambda self, shape: None}
+    assert not type("Own", (type(ours),), own)(0.5).built
+
+
+def test_without_a_seed_masks_are_those_of_pythons_generator():
+    """Unseeded layers differ from each other, and follow `random.seed` as Keras's do."""
+    x = np.ones((4, 64), np.float32)
+
+    def unseeded():
+        random.seed(7)
+        return [convert_to_numpy(Dropout(0.5, name="d")(x, training=True)) for _ in range(2)]
+
+    (first, second), again = unseeded(), unseeded()
+    assert np.any(first != second)
+    assert_array_equal(again, [first, second])
+    seeded = Dropout(0.5, seed=random.Random(7).randint(1, 10**9), name="d")
+    assert_array_equal(convert_to_numpy(seeded(x, training=True)), first)
 
 
 @pytest.mark.parametrize("number", [np.inf, -np.inf, np.nan, 1e38, -0.0])
@@ -213,22 +349,29 @@ def test_weights_fit_networks_with_kerass_dropout_or_none(name, suffix, tmp_path
     assert state[0][1] == 1
 
 
-@pytest.mark.parametrize("kind", [GlorotUniform, HeUniform])
-@pytest.mark.parametrize("shape", [(300, 40), (3, 3, 20, 50), (5000,), (5, 40, 30)])
-def test_glorot_and_he_have_kerass_limits(kind, shape):
-    """The range is that of Keras's initializer of the same name; the numbers are NumPy's."""
-    weights = convert_to_numpy(kind("fc/kernel", seed=3)(shape))
-    keras_own = getattr(keras.initializers, kind.__name__)(seed=0)
-    limit = abs(convert_to_numpy(keras_own(shape))).max()
-    assert abs(weights).max() == pytest.approx(limit, rel=2e-3)
-    assert_allclose(weights / abs(weights).max(), numpys(shape), atol=2e-3)
-
-
-def test_noise_shape():
-    """Where the mask has size 1 it is the same all along; None stands for the inputs' size."""
-    layer = Dropout(0.5, noise_shape=(None, 1, 8), name="d")
-    y = convert_to_numpy(layer(np.ones((40, 5, 8), np.float32), training=True))
-    assert (y == y[:, :1]).all()
-    assert 0.3 < (y[:, 0] > 0).mean() < 0.7
+@pytest.mark.parametrize(
+    ("noise_shape", "same"),
+    [
+        ((None, 1, 8), [1]),
+        ([1, None, 1], [0, 2]),
+        ((5, 1), [0, 2]),
+        ((1,), [0, 1, 2]),
+        ((40, 3, 8), None),
+        ((None,), None),
+        ((None, 1, 1, 8), None),
+    ],
+)
+def test_noise_shape(noise_shape, same):
+    """Along dimensions of size 1, or left out in front, the mask is the same; others must fit."""
+    x = np.ones((40, 5, 8), np.float32)
+    layer = Dropout(0.5, noise_shape, seed=0, name="d")
+    if same is None:  # TensorFlow's and PyTorch's errors are their own
+        with pytest.raises(Exception, match=r"Exception encountered when calling Dropout\.call"):
+            layer(x, training=True)
+        return
+    y = convert_to_numpy(layer(x, training=True))
+    first = y[tuple(slice(0, 1) if axis in same else slice(None) for axis in range(3))]
+    assert_array_equal(y, np.broadcast_to(first, y.shape))
+    assert len(same) == 3 or 0.3 < (first > 0).mean() < 0.7
     again = keras.layers.deserialize(keras.layers.serialize(layer))
-    assert_array_equal(convert_to_numpy(again(np.ones((40, 5, 8), np.float32), training=True)), y)
+    assert_array_equal(convert_to_numpy(again(x, training=True)), y)

@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from types import ModuleType
 
 # Each module of the package that registers classes with Keras.
-MODULES = ("losses.focal", "losses.two_views", "models.siamese", "optimizers", "portable")
+MODULES = (
+    *("losses.focal", "losses.two_views", "models.siamese", "optimizers"),
+    *("portable.dropout", "portable.initializers"),
+)
 
 
 def with_keras() -> None:

@@ -7,6 +7,7 @@ These are all purposes in use; a test compares the list with the code:
     "order of epoch {epoch}"   order of the batches (datasets.batches)
     "warps"                    key of the hash that warps images (datasets.augmentation)
     "{path}"                   initial weights, e.g. "fc1/kernel" (portable)
+    "{path}/{step}"            initial weights of a `keras.random.SeedGenerator` (portable)
     "{name}/mask"              key of the hash that drops elements (portable)
     "{kind} {number}"          seed of a further member or student (training.stages)
     "halves"                   halves of the unlabeled images (training.stages)
@@ -16,7 +17,8 @@ These are all purposes in use; a test compares the list with the code:
     "exported images"          images to compare an exported model on (inference.export)
     "sign flips"               assignments of signs (statistics)
 
-Only scikit-learn and Keras's order of files draw their own numbers, from the same seeds.
+Only scikit-learn and Keras's order of files draw their own numbers, from the same seeds. Where
+Keras lets a seed be `None`, it is a number from Python's or NumPy's generator, as in Keras.
 """
 
 import hashlib

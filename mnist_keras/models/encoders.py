@@ -86,7 +86,7 @@ def _features(x: Tensor, activation: str | None, width: int, seed: int) -> Tenso
     for stage, numbers in enumerate(((1,), (2, 3), (4, 5))):
         for number in numbers:
             options = {"padding": "same", "use_bias": False, "name": f"conv{number}"} | layout
-            options["kernel_initializer"] = HeUniform(f"conv{number}/kernel", seed)
+            options["kernel_initializer"] = HeUniform(seed, path=f"conv{number}/kernel")
             x = layers.Conv2D(2**stage * width, 5 if stage == 0 else 3, **options)(x)
             x = layers.BatchNormalization(axis=-1, momentum=_MOMENTUM, name=f"norm{number}")(x)
             x = layers.Activation(activation, name=f"activation{number}")(x)

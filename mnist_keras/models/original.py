@@ -82,9 +82,9 @@ def cnn(
     x = layers.MaxPooling2D(2, data_format="channels_last", name="pool1")(x)
     x = _conv(x, 64, "conv2", seed)
     x = layers.MaxPooling2D(2, data_format="channels_last", name="pool2")(x)
-    x = SpatialDropout2D(_DROPOUT_RATE, seed, name="dropout1")(x)
+    x = SpatialDropout2D(_DROPOUT_RATE, "channels_last", seed, name="dropout1")(x)
     x = _conv(x, 128, "conv3", seed, activation)
-    x = SpatialDropout2D(_DROPOUT_RATE, seed, name="dropout2")(x)
+    x = SpatialDropout2D(_DROPOUT_RATE, "channels_last", seed, name="dropout2")(x)
     x = layers.Flatten(data_format="channels_last", name="flatten")(x)
     x = _dense(x, 3000, "fc1", seed, activation)
     x = _dense(x, 1000, "fc2", seed, activation)
@@ -115,6 +115,8 @@ def _conv(x: Tensor, filters: int, name: str, seed: int, activation: str | None 
 
 def _options(name: str, activation: str | None, seed: int, fan_in: int) -> dict[str, Any]:
     """Return a layer's options, with PyTorch's default: kernel and bias uniform in ±1/√fan_in."""
-    kernel, bias = (FanInUniform(f"{name}/{part}", seed, fan_in) for part in ("kernel", "bias"))
+    kernel, bias = (
+        FanInUniform(seed, path=f"{name}/{part}", fan_in=fan_in) for part in ("kernel", "bias")
+    )
     initial = {"kernel_initializer": kernel, "bias_initializer": bias}
     return {"name": name, "activation": activation, **initial}

@@ -102,7 +102,7 @@ def projector(features: int, size: int, hidden_layers: int, seed: int) -> keras.
     x = inputs
     for number in range(1, hidden_layers + 2):
         name = f"projection{number}"
-        initial = HeUniform(f"{name}/kernel", seed)
+        initial = HeUniform(seed, path=f"{name}/kernel")
         x = layers.Dense(size, use_bias=False, name=name, kernel_initializer=initial)(x)
         if number <= hidden_layers:
             x = layers.BatchNormalization(axis=-1, momentum=0.9, name=f"{name}_norm")(x)

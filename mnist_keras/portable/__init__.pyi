@@ -1,0 +1,12 @@
+from .dropout import AlphaDropout as AlphaDropout
+from .dropout import Dropout as Dropout
+from .dropout import SpatialDropout1D as SpatialDropout1D
+from .dropout import SpatialDropout2D as SpatialDropout2D
+from .dropout import SpatialDropout3D as SpatialDropout3D
+from .initializers import FanInUniform as FanInUniform
+from .initializers import GlorotNormal as GlorotNormal
+from .initializers import GlorotUniform as GlorotUniform
+from .initializers import HeNormal as HeNormal
+from .initializers import HeUniform as HeUniform
+from .initializers import LecunNormal as LecunNormal
+from .initializers import Orthogonal as Orthogonal
