@@ -37,9 +37,11 @@ class _VarianceScaling(keras.initializers.VarianceScaling):
             uniform *= 2 * limit
             uniform -= limit
             return _tensor(uniform, dtype)
-        # Divided by the deviation of a standard normal variable within ±2.
-        deviation = math.sqrt(self.scale / max(1, fan)) / 0.87962566103423978
-        return _tensor(deviation * _truncated_normal(numbers, shape), dtype)
+        normal = np.asarray(numbers.standard_normal(shape))
+        while (beyond := abs(normal) > 2).any():
+            normal[beyond] = numbers.standard_normal(beyond.sum())
+        normal /= 0.87962566103423978  # the deviation that is left between -2 and 2
+        return _tensor(normal * math.sqrt(self.scale / max(1, fan)), dtype)
 
     def _fans(self, shape: Sequence[int]) -> tuple[int, int]:
         """Return Keras's fan-in and fan-out of a kernel: receptive field times channels."""
@@ -71,17 +73,13 @@ class GlorotUniform(_VarianceScaling, keras.initializers.GlorotUniform):
 
     >>> layer = keras.layers.Dense(2, kernel_initializer=GlorotUniform(1, path="fc/kernel"))
 
-    Reference:
-        [Glorot et al., 2010](http://proceedings.mlr.press/v9/glorot10a.html)
+    Reference: [Glorot et al., 2010](http://proceedings.mlr.press/v9/glorot10a.html)
     """
 
 
 @keras.saving.register_keras_serializable(package="mnist_keras")
 class GlorotNormal(_VarianceScaling, keras.initializers.GlorotNormal):
-    """`keras.initializers.GlorotNormal`, deviation √(2 / (fan_in + fan_out)), portable.
-
-    Arguments and reference are those of `GlorotUniform`.
-    """
+    """As `GlorotUniform`, but truncated normal, of deviation √(2 / (fan_in + fan_out))."""
 
 
 @keras.saving.register_keras_serializable(package="mnist_keras")
@@ -90,17 +88,13 @@ class HeUniform(_VarianceScaling, keras.initializers.HeUniform):
 
     Arguments are those of `GlorotUniform`.
 
-    Reference:
-        [He et al., 2015](https://arxiv.org/abs/1502.01852)
+    Reference: [He et al., 2015](https://arxiv.org/abs/1502.01852)
     """
 
 
 @keras.saving.register_keras_serializable(package="mnist_keras")
 class HeNormal(_VarianceScaling, keras.initializers.HeNormal):
-    """`keras.initializers.HeNormal`, deviation √(2 / fan_in), equal on every backend.
-
-    Arguments are those of `GlorotUniform`, and the reference is that of `HeUniform`.
-    """
+    """As `HeUniform`, but truncated normal, of deviation √(2 / fan_in)."""
 
 
 @keras.saving.register_keras_serializable(package="mnist_keras")
@@ -109,8 +103,7 @@ class LecunNormal(_VarianceScaling, keras.initializers.LecunNormal):
 
     Arguments are those of `GlorotUniform`.
 
-    Reference:
-        [Klambauer et al., 2017](https://arxiv.org/abs/1706.02515)
+    Reference: [Klambauer et al., 2017](https://arxiv.org/abs/1706.02515)
     """
 
 
@@ -122,23 +115,16 @@ class FanInUniform(_VarianceScaling, keras.initializers.LecunUniform):
     layers. It is `keras.initializers.LecunUniform` with a third of the variance.
 
     Args:
-        seed, input_axes, output_axes, path: As for `GlorotUniform`.
+        seed: As for `GlorotUniform`.
         fan_in: Number of inputs of one unit. Defaults to that of a kernel. A bias needs the
             fan-in of its kernel.
+        **kwargs: `path` and others, as for `GlorotUniform`.
     """
 
-    def __init__(
-        self,
-        seed: Any = None,
-        input_axes: Axes = None,
-        output_axes: Axes = None,
-        *,
-        path: str = "",
-        fan_in: int | None = None,
-    ):
+    def __init__(self, seed: Any = None, *, fan_in: int | None = None, **kwargs: Any):
         if fan_in is not None and fan_in < 1:
             raise ValueError(f"`fan_in` must be at least 1. Received: fan_in={fan_in}")
-        super().__init__(seed, input_axes, output_axes, path=path)
+        super().__init__(seed, **kwargs)
         self.scale = 1 / 3
         self.fan_in = fan_in
 
@@ -164,8 +150,7 @@ class Orthogonal(keras.initializers.Orthogonal):
     Raises:
         ValueError: If the shape has fewer than two dimensions.
 
-    Reference:
-        [Saxe et al., 2014](https://openreview.net/forum?id=_wzZwKpTDF_9C)
+    Reference: [Saxe et al., 2014](https://openreview.net/forum?id=_wzZwKpTDF_9C)
     """
 
     def __init__(self, gain: float = 1.0, seed: Any = None, *, path: str = ""):
@@ -193,14 +178,6 @@ def _generator(seed: Any, path: str) -> np.random.Generator:
         key, step = ops.convert_to_numpy(seed.next()).tolist()
         return generator(key, f"{path}/{step}")
     return generator(seed, path)
-
-
-def _truncated_normal(numbers: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
-    """Draw normals, and draw those beyond ±2 again."""
-    values = np.asarray(numbers.standard_normal(shape))
-    while (beyond := abs(values) > 2).any():
-        values[beyond] = numbers.standard_normal(beyond.sum())
-    return values
 
 
 def _tensor(values: np.ndarray, dtype: str | None) -> Tensor:
