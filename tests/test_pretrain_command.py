@@ -139,7 +139,7 @@ def test_the_card_is_of_the_model_alone(digits_data):
     ("line", "code", "said"),
     [
         ("pretrain {}/no -o {}/e.keras", 3, NOT_THERE),
-        ("pretrain {}/empty -o {}/e.keras", 3, "no images"),
+        ("pretrain {}/empty -o {}/e.keras", 3, ".png) (check the path)"),
         ("pretrain {}", 2, "Missing option '-o'"),
         ("pretrain '' -o {}/e.keras", 2, "the path is empty"),
         ("pretrain {}/empty -o {}/e.h5", 2, "has to end in .keras"),

@@ -210,7 +210,7 @@ def test_flat(tmp_path):
     assert [file.path for file in walked.files] == ["a.png", "b.png", "sub/a.png"]
     assert [f.kind for f in walked.findings] == ["other_files"]
     (tmp_path / "empty").mkdir()
-    assert [f.kind for f in walk_flat(tmp_path / "empty").findings] == ["no_classes"]
+    assert [f.kind for f in walk_flat(tmp_path / "empty").findings] == ["no_images"]
     assert [f.kind for f in walk_flat(tmp_path / "no").findings] == ["missing"]
 
 

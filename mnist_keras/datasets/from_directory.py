@@ -219,7 +219,7 @@ def _walk(
     else:
         folder = walk_flat(directory, follow_links=follow_links)
     if not folder.files and (is_there or keep):
-        none = Finding("no_classes", ".", f"No images found in directory {directory}")
+        none = Finding("no_images", ".", f"No images found in directory {directory}")
         why = (finding for finding in folder.findings if finding.severity.refuses)
         raise ImageFolderError(directory, [none, *why])
     return folder

@@ -130,7 +130,7 @@ def image_files(path: Path, max_files: int = MAX_FILES) -> list[ImageSource]:
     found = walk_flat(path, max_files)
     left_out = [f for f in found.findings if f.kind not in ("hidden", "link", *USELESS)]
     for finding in found.findings:
-        if finding.severity == "fatal" and not (finding.kind == "no_classes" and left_out):
+        if finding.severity == "fatal" and not (finding.kind == "no_images" and left_out):
             raise DataError(f"{escaped(str(path))}: {finding}")
     sources = [(file.path, partial(read_file, path / file.path)) for file in found.files]
     sources += [(finding.path, partial(_refuse, finding)) for finding in left_out]

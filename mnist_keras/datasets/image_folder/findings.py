@@ -40,6 +40,7 @@ _TITLES_AND_ADVICE = {
         "missing": ("no such folder", "check the path"),
         "not_a_folder": ("file in place of a folder", "see docs/images.md"),
         "no_classes": ("no class folders", "make one folder of images for each class"),
+        "no_images": ("no images", "check the path"),
         "single_class": ("only one class", "make a folder for each of at least two classes"),
         "too_deep": ("one level too deep", "name the inner folder"),
         "ambiguous": ("more than one folder to train on", "name one of them"),

@@ -21,7 +21,15 @@ FLAT: tuple[str, ...] = ("",)
 # What Keras's loader takes for an image.
 _KERAS_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 # Findings after which the walk ends: what it found is not a data set.
-USELESS = ("missing", "not_a_folder", "no_classes", "single_class", "too_deep", "too_many_files")
+USELESS = (
+    "missing",
+    "not_a_folder",
+    "no_classes",
+    "no_images",
+    "single_class",
+    "too_deep",
+    "too_many_files",
+)
 # What systems put beside the user's files, in lower case, where no dot hides it.
 _SYSTEM = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
@@ -104,7 +112,7 @@ def walk_flat(directory: Path, max_files: int = MAX_FILES, follow_links: bool = 
     with suppress(_UselessError):
         walker.walk_class("", 0)
         if not walker.files:
-            walker.find("no_classes", ".", _NO_IMAGES)
+            walker.find("no_images", ".", _NO_IMAGES)
     findings = [f for f in walker.findings if f.kind not in ("nested_folder", "empty_class")]
     return Folder(FLAT, tuple(walker.files), tuple(findings))
 
