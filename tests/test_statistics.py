@@ -86,7 +86,7 @@ def test_mcnemar_is_a_fair_coin(b, c):
 
 @pytest.mark.parametrize("distance", [3.0, 1.0, 0.5])
 def test_values_needed_are_just_enough(distance):
-    """With SciPy's interval of so many values it is less than the distance, with one less not."""
+    """So many values make SciPy's interval narrower than the distance; one fewer would not."""
     values = [1.0, 2.0, 0.5, 1.5]
     needed = values_needed(values, distance)
     half = [

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from statistics import NormalDist, fmean, stdev
+from typing import Any
 
 import numpy as np
 
@@ -42,9 +43,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
     """Return Student's t interval of the mean, or `None` for fewer than two values."""
     if len(values) < 2:
         return None
-    from scipy.special import stdtrit
-
-    half = stdtrit(len(values) - 1, (1 + confidence) / 2) * stdev(values) / math.sqrt(len(values))
+    half = _t_half_width(stdev(values), len(values), confidence)
     return fmean(values) - half, fmean(values) + half
 
 
@@ -58,11 +57,16 @@ def values_needed(
     """
     if len(values) < 2:
         return None
+    n = np.arange(2, most + 1)
+    enough = _t_half_width(stdev(values), n, confidence) < distance
+    return int(n[enough.argmax()]) if enough.any() else None
+
+
+def _t_half_width(spread: float, n: Any, confidence: float) -> Any:
+    """Return half the width of the t interval of the mean of `n` values, or for each of many n."""
     from scipy.special import stdtrit
 
-    n = np.arange(2, most + 1)
-    enough = stdtrit(n - 1, (1 + confidence) / 2) * stdev(values) / np.sqrt(n) < distance
-    return int(n[enough.argmax()]) if enough.any() else None
+    return stdtrit(n - 1, (1 + confidence) / 2) * spread / np.sqrt(n)
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:

@@ -61,14 +61,15 @@ def progress(runs: "Sequence[Run]") -> "Iterator[Callable[[Run], Callable[[int, 
 
     A stop waits for the end of a batch, and for a record to be written.
     """
+    from rich.markup import escape
+
     with _bar() as (bar, terminal), stopping.deferred():
         task = bar.add_task("", total=sum(run.expected_seconds for run in runs), at="")
 
         def advance(run: "Run") -> Callable[[int, float], None]:
             name = f"[{runs.index(run) + 1}/{len(runs)}] {run.title}"
             epochs = run.settings.all_epochs
-            # A bracket would begin a style.
-            bar.update(task, description=name.replace("[", r"\["), at="compiling")
+            bar.update(task, description=escape(name), at="compiling")
 
             def on_epoch(epoch: int, loss: float) -> None:
                 done = "scoring" if epoch == epochs else f"epoch {epoch}/{epochs}"

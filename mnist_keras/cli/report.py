@@ -65,8 +65,7 @@ def finish(folder: "ResultsFolder", results: "Results", strict: bool) -> None:
         sys.exit(6)
     verdicts = [verdict for table in results.tables for verdict in table.verdicts]
     undecided = [verdict for verdict in verdicts if verdict.is_open]
-    needed = [verdict.seeds_needed for verdict in undecided]
-    if settled := [seeds for seeds in needed if seeds]:
+    if settled := [seeds for verdict in undecided if (seeds := verdict.seeds_needed)]:
         click.echo(
             f"Open claims: {len(undecided)} of {len(verdicts)}. At differences like these, "
             f"--seeds {max(settled)} would settle {len(settled)}.",
